@@ -1,0 +1,160 @@
+"""The driver contract: four methods, a spec, and the registry that reads entry points.
+
+A driver opens, reads, writes and closes one device. It starts no task, retries nothing, logs no failure (it
+raises) and never catches ``CancelledError``; the collector owns all of that, once, for every driver. Only the
+drivers a config names are loaded.
+
+=============  ====================================================================================
+``open()``     connect. Raises DeviceUnavailable (retry soon) or DeviceRefused (wrong credentials or
+               address: long back-off). May be called again after close.
+``read(g)``    the next samples or scans, never partial ones. With a group: a fresh read of just that
+               group. Raises DeviceLost (close, reopen) or ReadingRejected (count it, go on).
+``write(t,v)`` for tags marked writable; returns after a read-back where the protocol has one. Raises
+               DeviceLost, or DeviceRefused when the device will not take the value.
+``close()``    idempotent, safe after a failed open, bounded in time.
+=============  ====================================================================================
+
+The collector never calls two of them at once, with one exception: an ``event`` driver may be asked to
+``write()`` while its ``read()`` waits. Cancelling ``read()`` must lose no frame that the device had completed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from edge_agent.errors import EdgeAgentError
+from edge_agent.model import Sample, Scan, TagSet, Value
+
+ENTRY_POINT_GROUP = "edge_agent.drivers"
+
+
+class Driver(Protocol):
+    """See the module docstring for what each method promises."""
+
+    async def open(self) -> None: ...
+
+    async def read(self, group: str | None = None) -> Sequence[Sample | Scan]: ...
+
+    async def write(self, tag: str, value: Value) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Cadence(StrEnum):
+    """Who sets the pace: the collector (``poll``: read(group) once an interval) or the device (``event``)."""
+
+    POLL = "poll"
+    EVENT = "event"
+
+
+# --- settings that every driver's model is made of -----------------------------------------------------------
+
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|min|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)")
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40
+}  # fmt: skip
+
+
+def parse_duration(text: object) -> float:
+    """Seconds of "100ms", "5min", "72h". Raises ValueError for anything without a unit."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration; write a number and a unit, e.g. 100ms, 5s, 2min, 72h, 7d")
+    return float(match["number"]) * _SECONDS[match["unit"]]
+
+
+def parse_size(text: object) -> int:
+    """Bytes of "512MiB", "20GB". Raises ValueError for anything without a unit."""
+    match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write a number and a unit, e.g. 512MiB, 20GB")
+    return int(float(match["number"]) * _BYTES[match["unit"]])
+
+
+_DURATION_SCHEMA = {"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["100ms", "5min"]}
+_SIZE_SCHEMA = {"type": "string", "pattern": rf"^{_SIZE.pattern}$", "examples": ["512MiB", "20GB"]}
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(json_schema_extra=_DURATION_SCHEMA)]
+"""Seconds, written with a unit."""
+Size = Annotated[int, BeforeValidator(parse_size), Field(json_schema_extra=_SIZE_SCHEMA)]
+"""Bytes, written with a unit."""
+
+
+class Settings(BaseModel):
+    """Base of every settings model: strict, frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class TagSettings(Settings):
+    """What every tag may say, whatever its protocol."""
+
+    unit: str = Field(default="", description="unit of the value after scaling, e.g. kN, °C")
+    store: Literal["cycle", "change", "always"] = Field(
+        default="cycle",
+        description="cycle: while a cycle is open, and changes otherwise; change: changes only; always: every sample",
+    )
+    deadband: float = Field(default=0.0, ge=0, description="a smaller change than this, in units, is no change")
+    heartbeat: Duration | None = Field(default=None, description="store at least this often though unchanged")
+    write: bool = Field(default=False, description="the agent may write this tag")
+
+
+# --- what a driver tells the engine --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tags that are read together. ``poll_s`` None: only read on a trigger (or pushed by an event driver)."""
+
+    tagset: TagSet
+    poll_s: float | None
+    tags: Mapping[str, TagSettings]  # in the order of the tagset
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a device offers, known from its settings alone: checked against the stations, stored as tagsets."""
+
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    writable: frozenset[str] = frozenset()
+    scans: bool = False  # its read() yields Scan
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSpec:
+    """A driver, described. Importing the module that holds it must not import the protocol's library.
+
+    ``describe`` raises ValueError for settings that contradict each other. ``create`` does no I/O.
+    """
+
+    name: str
+    cadence: Cadence
+    settings: Callable[[], type[Settings]]
+    describe: Callable[[str, Any], Shape]  # (device name, settings) -> Shape
+    create: Callable[[str, Any], Driver]  # (device name, settings) -> Driver
+
+
+class UnknownDriver(EdgeAgentError):
+    """No installed package offers a driver of this name."""
+
+
+def driver_names() -> list[str]:
+    """The names of all installed drivers; loads none of them."""
+    return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+
+
+def load_driver(name: str) -> DriverSpec:
+    """The spec of one driver. Raises UnknownDriver."""
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == name:
+            spec: DriverSpec = entry.load()
+            return spec
+    raise UnknownDriver(f"no driver named {name!r}", hint=f"installed drivers: {', '.join(driver_names())}")
