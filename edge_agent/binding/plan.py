@@ -1,0 +1,148 @@
+"""A station as the binder needs it: every name of the config resolved to a device, a group and an index.
+
+Built by :mod:`edge_agent.config` from the settings; frozen; knows no YAML and no driver.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_agent.model import Result, TagSet, Value
+
+
+@dataclass(frozen=True, slots=True)
+class TagRef:
+    """Where a tag's value is found: ``sample.values[index]`` of samples whose tagset source is ``group``."""
+
+    group: str  # "device.group"
+    index: int
+    name: str  # "device.tag", as the config spells it
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Characteristic:
+    """One collected value: what is judged, from which tag, against which limits (inclusive, either may be None)."""
+
+    name: str
+    tag: TagRef
+    required: bool
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRule:
+    """How the PLC's verdict reads. A value that ``meaning`` does not list is Result.ERROR with a finding."""
+
+    tag: TagRef
+    meaning: Mapping[Value, Result]  # default {True: PASSED, False: FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Ready edge → read ``read`` → commit → write ``ack`` → ready drops → clear ``ack``."""
+
+    ready: TagRef
+    ack: str  # "device.tag", writable
+    counter: TagRef | None  # in ``read``'s group or in ``ready``'s; counts finished cycles
+    counter_bits: int  # 16 or 32: where it wraps
+    read: str  # "device.group" with the results
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An edge of a tag ends the cycle; ``read`` (if any) is the result group read after it."""
+
+    tag: TagRef
+    rising: bool
+    read: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Evidence, beyond a re-scan, on which an interrupted cycle may go on. All optional, none by default.
+
+    ``cycle_number``: a tag that the PLC changes whenever another unit is taken up (not one that counts finished
+    cycles); the same value before and after the gap is evidence. ``serial``: a tag that names the unit.
+    """
+
+    cycle_number: TagRef | None = None
+    serial: TagRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One nest, cavity or lane of a station."""
+
+    number: int
+    scanner: str | None  # device that identifies here (identity "before")
+    serial: TagRef | None  # tag that names the unit (identity "in_data")
+    end: Handshake | Edge | None  # None: only the next scan or the time-out ends a cycle
+    collect: tuple[Characteristic, ...]
+    result: ResultRule | None
+    resume: Resume
+    claims: Mapping[str, tuple[str, ...]]  # "device.group" -> names of the tags whose readings are this position's
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One item of a cycle's context (work order, operator ...), by scan or by tag."""
+
+    name: str
+    scanner: str | None
+    pattern: re.Pattern[str] | None  # its named group ``name``, else the whole match, is the value
+    tag: TagRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """One station of the line."""
+
+    name: str
+    step: str
+    identity: Literal["before", "in_data"]
+    pattern: re.Pattern[str] | None  # named group ``serial``; more groups become further identifiers
+    positions: tuple[Position, ...]
+    context: tuple[Context, ...]
+    bounce_s: float  # the same label on the same reader within this time is one scan
+    timeout_s: float  # an open cycle without an end is closed as Aborted after this
+    min_s: float  # an end sooner than this after the scan is not this unit's: ambiguous
+
+    def groups(self) -> frozenset[str]:
+        """Every "device.group" this station looks at."""
+        found: set[str] = set()
+        for position in self.positions:
+            found |= set(position.claims)
+            found |= {characteristic.tag.group for characteristic in position.collect}
+            for tag in (position.serial, position.result and position.result.tag):
+                if tag is not None:
+                    found.add(tag.group)
+        return frozenset(found | {context.tag.group for context in self.context if context.tag})
+
+
+@dataclass(frozen=True, slots=True)
+class StorePolicy:
+    """When a group's samples are stored. Indexes are into the sample's values.
+
+    A sample is stored whole if any of its tags asks for it.
+    """
+
+    tagset: TagSet
+    always: bool  # some tag says store: always
+    cycle: bool  # some tag says store: cycle
+    exact: tuple[int, ...]  # tags without a deadband: any difference is a change
+    deadbands: tuple[tuple[int, float], ...]
+    heartbeat_s: float | None  # the shortest of the group
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the binder knows of the line."""
+
+    stations: tuple[Station, ...]
+    stores: Mapping[str, StorePolicy]  # by "device.group"
+    gap_s: Mapping[str, float]  # by "device.group": a longer silence between two reads is an observation gap
