@@ -1,0 +1,87 @@
+"""What a route's section of the config may say, by sink. Imports no protocol library, so that `check` stays light."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from edge_agent.driver import Duration, Settings, Size
+from edge_agent.errors import EdgeAgentError
+from edge_agent.model import Kind
+
+KindName = Literal[tuple(kind.label for kind in Kind)]  # type: ignore[valid-type]
+
+
+class SecretMissing(EdgeAgentError):
+    """The file or environment variable that should hold a secret is not there."""
+
+
+class Secret(Settings):
+    """Where a secret is kept; the config never holds the secret itself. Exactly one of the two keys."""
+
+    file: str | None = Field(default=None, description="path of a file that holds the secret, one line")
+    env: str | None = Field(default=None, description="name of an environment variable that holds the secret")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Secret:
+        if (self.file is None) == (self.env is None):
+            raise ValueError("write either {file: /path/to/secret} or {env: NAME}")
+        return self
+
+    def reveal(self) -> str:
+        """The secret. Raises SecretMissing; the message never contains it."""
+        if self.env is not None:
+            if self.env not in os.environ:
+                raise SecretMissing(f"environment variable {self.env} is not set", hint=f"export {self.env}=…")
+            return os.environ[self.env]
+        try:
+            return Path(self.file or "").read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SecretMissing(f"{self.file}: {error.strerror}", hint=f"put the secret into {self.file}") from error
+
+
+class TlsSettings(Settings):
+    """TLS is always verified; there is no switch to turn that off."""
+
+    ca: str | None = Field(default=None, description="file of CA certificates; default: the system's")
+    cert: str | None = Field(default=None, description="client certificate file, for mutual TLS")
+    key: str | None = Field(default=None, description="client key file, for mutual TLS")
+
+
+class RouteSettings(Settings):
+    """What every route says, whatever its sink."""
+
+    confirm: Literal["receiver", "broker"] = Field(
+        default="receiver",
+        description="receiver: delivered when the consumer confirms after its commit; broker: when the broker has it",
+    )
+    start: Literal["now", "oldest"] = Field(description="a new route begins with today's log, or the oldest record")
+    send: list[KindName] = Field(min_length=1, description="record kinds to send")
+    stations: list[str] | None = Field(default=None, description="only these stations' records; default: all")
+    confirm_timeout: Duration = Field(default=30.0, description="unconfirmed records are sent again after this")
+    max_backlog: Size | None = Field(
+        default=None, description="oldest unsent records beyond this are dropped, recorded"
+    )
+
+
+class MqttRouteSettings(RouteSettings):
+    """A route over MQTT, QoS 1."""
+
+    sink: Literal["mqtt"]
+    url: str = Field(pattern=r"^mqtts?://[^/@]+$", description="mqtt://host:1883 or mqtts://host:8883")
+    version: Literal["5", "3.1.1"] = Field(default="5", description="3.1.1 hides refused messages: avoid it")
+    client_id: str | None = Field(default=None, description="default: edge-agent-<agent id>-<route>")
+    username: str | None = None
+    password: Secret | None = None
+    tls: TlsSettings = TlsSettings()
+    topic: str = Field(
+        default="{enterprise}/{site}/{area}/{line}/{source}/{kind}",
+        description="template; must contain {source} and {kind}",
+    )
+    message_size: Size = Field(default=128 * 1024, ge=1024, le=16 * 2**20, description="largest message, bytes")
+    in_flight: int = Field(default=20, ge=1, le=1000, description="messages handed over but not yet acknowledged")
+    ack_timeout: Duration = Field(default=10.0, description="no PUBACK for this long: reconnect")
+    keepalive: Duration = Field(default=15.0, ge=1, le=600)
