@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from edge_agent.driver import Duration, Settings, Size
 from edge_agent.errors import EdgeAgentError
 from edge_agent.model import Kind
 
-KindName = Literal[tuple(kind.label for kind in Kind)]  # type: ignore[valid-type]
+
+def _known_kind(name: str) -> str:
+    labels = [kind.label for kind in Kind]
+    if name not in labels:
+        raise ValueError(f"{name!r} is no record kind; choose from {', '.join(labels)}")
+    return name
+
+
+KindName = Annotated[str, AfterValidator(_known_kind), Field(json_schema_extra={"enum": [k.label for k in Kind]})]
 
 
 class SecretMissing(EdgeAgentError):
@@ -62,9 +70,7 @@ class RouteSettings(Settings):
     send: list[KindName] = Field(min_length=1, description="record kinds to send")
     stations: list[str] | None = Field(default=None, description="only these stations' records; default: all")
     confirm_timeout: Duration = Field(default=30.0, description="unconfirmed records are sent again after this")
-    max_backlog: Size | None = Field(
-        default=None, description="oldest unsent records beyond this are dropped, recorded"
-    )
+    max_backlog: Size | None = Field(default=None, description="oldest unsent beyond this are dropped, recorded")
 
 
 class MqttRouteSettings(RouteSettings):
