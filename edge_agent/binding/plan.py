@@ -118,7 +118,7 @@ class Station:
         for position in self.positions:
             found |= set(position.claims)
             found |= {characteristic.tag.group for characteristic in position.collect}
-            for tag in (position.serial, position.result and position.result.tag):
+            for tag in (position.serial, position.result.tag if position.result else None):
                 if tag is not None:
                     found.add(tag.group)
         return frozenset(found | {context.tag.group for context in self.context if context.tag})
