@@ -1,0 +1,255 @@
+"""One device: open, read, bind, append, carry out effects, reconnect. The only place that reconnects.
+
+A collector owns its driver: it alone calls it, one call at a time, each bounded in time. A dead device costs the
+others nothing. What goes wrong is told apart by the driver's errors:
+
+- DeviceUnavailable: back-off from 0.3 s to 5 s, jittered. A replugged scanner appears 0.3 s after its USB event.
+- DeviceLost: an observation gap for the binder, then as above.
+- DeviceRefused: someone has to act. Health FAULTED with a hint; another try each 30 to 60 s.
+- ReadingRejected: counted; too many in a row count as a loss.
+- anything else is a fault in the driver: it is isolated (closed, another try after a minute), the agent goes on.
+
+A collector reads ahead of the disk by at most 64 samples. A write waits for the commit of what caused it, and
+reading waits behind the write: with a handshake nothing is read ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
+
+from edge_agent import clock
+from edge_agent.binding import ReadGroup
+from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
+from edge_agent.errors import DeviceLost, DeviceRefused, DriverError, ReadingRejected
+from edge_agent.line import Line, Request
+from edge_agent.logs import Log, Outage
+from edge_agent.model import Sample
+
+READ_AHEAD = 64  # samples of one device that may wait for their commit
+REQUESTS = 64  # effects that may wait for one device; more means that it does not answer
+RETRY_S = (0.3, 5.0)
+REFUSED_RETRY_S = (30.0, 60.0)
+ISOLATED_RETRY_S = (60.0, 60.0)
+CALL_TIMEOUT_S = 30.0  # above any driver's own time-out: a call that takes longer hangs
+CLOSE_TIMEOUT_S = 3.0
+REJECTED_IN_A_ROW = 10
+
+log = Log(__name__)
+T = TypeVar("T")
+
+
+class DriverIsolated(DriverError):
+    """The driver raised what its contract does not allow: a fault in its code, not in the device."""
+
+
+class Collector:
+    """Runs one device for the life of the agent. ``run`` is its task."""
+
+    def __init__(self, name: str, spec: DriverSpec, settings: Any, shape: Shape, line: Line) -> None:
+        self.name = name
+        self._spec = spec
+        self._settings = settings
+        self._line = line
+        self._polls = {group.tagset.group: group.poll_s for group in shape.groups.values() if group.poll_s is not None}
+        self._requests: deque[Request] = deque(maxlen=REQUESTS)
+        self._wake = asyncio.Event()
+        self._uncommitted: deque[int] = deque()
+        self._stopping = False
+        self._read_ok = clock.now()
+        self._rejected_in_a_row = 0
+        self._outage = Outage(log, "device", device=name)
+        self._status: dict[str, Any] = {"driver": spec.name, "samples": 0, "scans": 0, "rejected": 0, "reconnects": 0}
+        self._state("connecting")
+        line.attach(name, self._request)
+
+    def status(self) -> dict[str, Any]:
+        """state (connecting, connected, faulted, isolated, stopped), since_ns, error, hint and counts."""
+        return dict(self._status)
+
+    def stop(self) -> None:
+        """Finish the read at hand, append it, close. ``run`` then returns; cancelling it is the hard way."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve the device until ``stop``; never raises a DriverError."""
+        attempt = 0
+        while not self._stopping:
+            driver = self._spec.create(self.name, self._settings)
+            was_open = False
+            try:
+                await self._call(driver.open())
+                was_open, attempt = True, 0
+                self._opened()
+                await self._serve(driver)
+            except DriverError as error:
+                self._failed(error, was_open)
+                attempt += 1
+            finally:
+                await self._close(driver)
+            if not self._stopping:
+                await self._pause(attempt)
+        self._state("stopped")
+
+    # --- the connection's life ---------------------------------------------------------------------------------
+
+    def _opened(self) -> None:
+        self._outage.recovered()
+        self._read_ok = clock.now()
+        self._state("connected")
+
+    def _failed(self, error: DriverError, was_open: bool) -> None:
+        self._outage.failed(error)
+        state = {DeviceRefused: "faulted", DriverIsolated: "isolated"}.get(type(error), "connecting")
+        self._state(state, error)
+        self._requests.clear()  # the binder asks anew after the gap
+        if was_open:
+            self._status["reconnects"] += 1
+            self._line.gap(self.name, self._read_ok, clock.now(), "lost")
+
+    def _state(self, state: str, error: DriverError | None = None) -> None:
+        text, hint = (str(error.args[0]), error.hint) if error else ("", "")
+        self._status |= {"state": state, "since_ns": clock.now().at_ns, "error": text, "hint": hint}
+
+    async def _close(self, driver: Driver) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await driver.close()
+        except (DriverError, TimeoutError, OSError) as error:
+            log.warning("device did not close cleanly", device=self.name, error=error)
+
+    async def _pause(self, attempt: int) -> None:
+        low, high = {"faulted": REFUSED_RETRY_S, "isolated": ISOLATED_RETRY_S}.get(self._status["state"], RETRY_S)
+        ceiling = min(high, low * 2 ** min(attempt, 10))
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(random.uniform(low, ceiling)):
+                while not self._stopping:
+                    await self._wake.wait()
+                    self._wake.clear()
+        except TimeoutError:
+            pass
+
+    async def _call(self, call: Awaitable[T], timeout_s: float | None = CALL_TIMEOUT_S) -> T:
+        """One driver call, bounded, with whatever it should not have raised turned into DriverIsolated."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await call
+        except (DriverError, asyncio.CancelledError):
+            raise
+        except TimeoutError as error:
+            raise DeviceLost(self.name, f"no answer within {CALL_TIMEOUT_S:.0f} s") from error
+        except Exception as error:  # a device is isolated here: a fault in one driver must not end the agent
+            log.crashed("driver failed unexpectedly", error, device=self.name)
+            raise DriverIsolated(
+                self.name, f"{type(error).__name__}: {error}", hint="report this with the log"
+            ) from error
+
+    # --- reading and writing -----------------------------------------------------------------------------------
+
+    async def _serve(self, driver: Driver) -> None:
+        if self._spec.cadence is Cadence.POLL:
+            await self._poll(driver)
+        else:
+            await self._listen(driver)
+
+    async def _poll(self, driver: Driver) -> None:
+        """Groups in the order they fall due, requests before them. A missed period is skipped, not made up."""
+        loop = asyncio.get_running_loop()
+        due = dict.fromkeys(self._polls, loop.time())
+        while not self._stopping:
+            if self._requests:
+                await self._carry_out(driver, self._requests.popleft())
+                continue
+            group = min(due, key=due.__getitem__, default=None)
+            now = loop.time()
+            if group is None or due[group] > now:
+                await self._until(None if group is None else due[group])
+                continue
+            period = self._polls[group]
+            due[group] = due[group] + period if now < due[group] + period else now + period
+            await self._read(driver, group)
+
+    async def _until(self, when: float | None) -> None:
+        self._wake.clear()
+        if self._requests or self._stopping:
+            return
+        try:
+            async with asyncio.timeout_at(when):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _listen(self, driver: Driver) -> None:
+        """The device sets the pace; requests are served beside the waiting read."""
+        tasks = [asyncio.create_task(self._read_on(driver)), asyncio.create_task(self._serve_requests(driver))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read_on(self, driver: Driver) -> NoReturn:
+        while True:
+            await self._read(driver, None)
+
+    async def _serve_requests(self, driver: Driver) -> None:
+        while not self._stopping:
+            if self._requests:
+                await self._carry_out(driver, self._requests.popleft())
+            else:
+                await self._until(None)
+
+    async def _carry_out(self, driver: Driver, request: Request) -> None:
+        if isinstance(request, ReadGroup):
+            await self._read(driver, request.group.partition(".")[2])
+        else:
+            await self._line.buffer.committed(request.after_seq)
+            await self._call(driver.write(request.tag, request.value))
+
+    async def _read(self, driver: Driver, group: str | None) -> None:
+        await self._room()
+        try:
+            # An event driver's read may wait for ever; only a poll is bounded by us.
+            items = await self._call(driver.read(group), None if group is None else CALL_TIMEOUT_S)
+        except ReadingRejected as error:
+            self._reject(error)
+            return
+        self._rejected_in_a_row = 0
+        self._read_ok = clock.now()
+        for item in items:
+            if isinstance(item, Sample):
+                self._status["samples"] += 1
+                self._uncommitted.append(self._line.sample(item))
+            else:
+                self._status["scans"] += 1
+                self._uncommitted.append(self._line.scan(item))
+
+    def _reject(self, error: ReadingRejected) -> None:
+        self._status["rejected"] += 1
+        self._rejected_in_a_row += 1
+        if self._rejected_in_a_row >= REJECTED_IN_A_ROW:
+            self._rejected_in_a_row = 0
+            raise DeviceLost(self.name, f"{REJECTED_IN_A_ROW} unusable answers in a row, last: {error}") from error
+
+    async def _room(self) -> None:
+        """Wait while the disk is too far behind this device, or behind all of them."""
+        buffer, uncommitted = self._line.buffer, self._uncommitted
+        while uncommitted and uncommitted[0] <= buffer.durable_seq:
+            uncommitted.popleft()
+        if len(uncommitted) >= READ_AHEAD:
+            await buffer.committed(uncommitted.popleft())
+        await buffer.room()
+
+    def _request(self, request: Request) -> None:
+        if len(self._requests) == REQUESTS:
+            return  # the device does not answer; its loss will be a gap, and the binder asks anew after it
+        self._requests.append(request)
+        self._wake.set()
