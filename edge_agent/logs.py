@@ -201,6 +201,7 @@ class _Writer(logging.Handler):
         self._fd = fd
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE_LINES)
         self._lost = 0
+        self._count = threading.Lock()
         self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
         self._thread.start()
 
@@ -208,12 +209,14 @@ class _Writer(logging.Handler):
         try:
             self._lines.put_nowait(self.format(record))
         except queue.Full:
-            self._lost += 1
+            with self._count:
+                self._lost += 1
 
     def _write(self) -> None:
         try:
             while (line := self._lines.get()) is not None:
-                lost, self._lost = self._lost, 0
+                with self._count:  # not the handler's own lock: flush() waits for us while it is held
+                    lost, self._lost = self._lost, 0
                 text = f"{line}\n" if not lost else f"{line}\nwarning log lines lost lines={lost}\n"
                 self._put(text.encode(errors="backslashreplace"))
                 self._lines.task_done()
