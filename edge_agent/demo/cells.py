@@ -1,0 +1,187 @@
+"""The positions of the simulated line: a unit enters, is scanned, is worked, and its result is handed over.
+
+The program follows the PLC's side of the handshake in docs/contracts.md: results, counter, ``ready``; wait for
+``ack``; drop ``ready``; wait until ``ack`` is gone; next unit. With a time-out the PLC may give up on a result
+(``not_taken``); it then keeps ``ready`` low for ``LOW_S``, since an acknowledge bit that carries no counter cannot
+tell for which result a late one was meant.
+
+Values tell where they come from: cycle number n shows ``base + n/1024``, exact in float32 and unique for 4,096 cycles
+of a position, so a reading under a wrong serial is noticed by its value alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from edge_agent.demo.plc import Image
+from edge_agent.demo.scanners import PtyScanner
+from edge_agent.demo.truth import Truth
+
+LOW_S = 1.0
+STAY_S = 0.3  # longer than two polls: nothing leaves before the agent could have seen that it is done
+_VALUES = 4096
+
+
+@dataclass(slots=True)
+class Unit:
+    """One product on its way. ``quirks``: what will go wrong with it, as "station:quirk"."""
+
+    serial: str
+    quirks: set[str] = field(default_factory=set)
+
+    def has(self, station: str, quirk: str) -> bool:
+        """True once, for the first position of the station that asks."""
+        name = f"{station}:{quirk}"
+        if name not in self.quirks:
+            return False
+        self.quirks.remove(name)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Where a position's signals are in its PLC's image, and what its values look like.
+
+    The result block is: count uint16, two float32 ``values`` (tag name, base), ok; six registers from ``result``.
+    """
+
+    station: str
+    position: int
+    device: str
+    scanner: str
+    done: int  # coil: `ready` of the handshake, or `done` where ``ack`` is None
+    ack: int | None
+    result: int
+    values: tuple[tuple[str, float], tuple[str, float]]
+    work_s: float
+    counter_start: int
+
+
+class Cell:
+    """One position: its PLC program, its reader and the operator's hands."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        image: Image,
+        scanner: PtyScanner,
+        truth: Truth,
+        *,
+        inbox: asyncio.Queue[Unit],
+        onward: Callable[[Unit], Awaitable[None]],
+        pace: float,
+        give_up_s: float | None,
+    ) -> None:
+        self.wiring = wiring
+        self.unit: Unit | None = None
+        self._image, self._scanner, self._truth = image, scanner, truth
+        self._inbox, self._onward = inbox, onward
+        self._pace, self._give_up_s = pace, give_up_s
+        self._bench: deque[Unit] = deque()  # taken out by a swap; comes back before new units do
+        self._number = 0
+        self._where = {"station": wiring.station, "position": wiring.position}
+        self._placed_by_swap = False
+        self._worked = False
+
+    async def run(self) -> None:
+        """Unit after unit, until cancelled."""
+        while True:
+            if self.unit is None:
+                self._enter(self._bench.popleft() if self._bench else await self._inbox.get())
+            if not self._placed_by_swap:
+                await self._identify()
+            self._placed_by_swap = False
+            if self.wiring.ack is None:
+                self._image.coils[self.wiring.done] = False
+            await self._pause(self.wiring.work_s)
+            worked = self._present()
+            self._worked = True
+            await self._hand_over(worked)
+            await asyncio.sleep(STAY_S)
+            self._worked = False
+            if self.unit is worked:
+                self._truth.note("leave", **self._where, serial=worked.serial)
+                self.unit = None
+            await self._onward(worked)
+
+    def swap(self, new: Unit, *, scan: bool) -> bool:
+        """Take the unit out and put ``new`` in its place. A unit not yet worked comes back later. False if empty."""
+        old = self.unit
+        if old is None:
+            return False
+        self._truth.note("swap", **self._where, out=old.serial, serial=new.serial)
+        if not self._worked:
+            self._bench.append(old)
+        self.unit, self._placed_by_swap = new, True
+        if scan:
+            self._scan(new.serial, new)
+        return True
+
+    def _enter(self, unit: Unit) -> None:
+        self.unit = unit
+        self._truth.note("enter", **self._where, serial=unit.serial)
+
+    def _present(self) -> Unit:
+        assert self.unit is not None, "a swap puts a unit in where it takes one out"
+        return self.unit
+
+    async def _identify(self) -> None:
+        station = self.wiring.station
+        await self._pause(0.15)
+        unit = self._present()
+        if self._placed_by_swap:
+            return
+        if unit.has(station, "no_scan"):
+            return
+        if unit.has(station, "no_read"):
+            self._scan("NOREAD", unit)
+            await self._pause(0.2)
+        self._scan(unit.serial, unit)
+        if unit.has(station, "double_scan"):
+            await self._pause(0.2)
+            self._scan(unit.serial, unit)
+
+    def _scan(self, text: str, unit: Unit) -> None:
+        heard = self._scanner.emit(text)
+        self._truth.note("scan", **self._where, device=self.wiring.scanner, serial=unit.serial, text=text, heard=heard)
+
+    async def _hand_over(self, unit: Unit) -> None:
+        wiring, image = self.wiring, self._image
+        if wiring.ack is not None:
+            await image.until(wiring.ack, False)  # an acknowledge still standing would be taken for this result's
+        self._number += 1
+        self._write_result(unit)
+        image.coils[wiring.done] = True
+        if wiring.ack is None:
+            return
+        taken = await image.until(wiring.ack, True, self._give_up_s)
+        image.coils[wiring.done] = False
+        self._truth.note("ack" if taken else "not_taken", **self._where, number=self._number, serial=unit.serial)
+        if not taken:
+            await asyncio.sleep(LOW_S)
+
+    def _write_result(self, unit: Unit) -> None:
+        """The result block in one step, and the same in the truth."""
+        wiring, number = self.wiring, self._number
+        failed, incomplete = unit.has(wiring.station, "fail"), unit.has(wiring.station, "incomplete")
+        offset = number % _VALUES / 1024
+        (first, first_base), (second, second_base) = wiring.values
+        values = {first: first_base + offset + (10 if failed else 0), second: second_base + offset}
+        if incomplete:
+            del values[second]
+        counter = (wiring.counter_start + number) % 65536
+        self._image.holding[wiring.result] = counter
+        self._image.put_float(wiring.result + 1, values[first])
+        self._image.put_float(wiring.result + 3, values.get(second, math.nan))
+        self._image.holding[wiring.result + 5] = int(not failed)
+        self._truth.note(
+            "work", **self._where, serial=unit.serial, number=number, counter=counter, values=values, ok=not failed,
+            handshake=wiring.ack is not None,
+        )  # fmt: skip
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * self._pace)

@@ -1,0 +1,203 @@
+"""The simulated line: one process with a Modbus PLC, four barcode readers, three stations and the truth.
+
+    python -m edge_agent.demo.line --dir DIR --port PORT --seed N
+
+==========  =====================================================  =============================================
+``OP10``    laser marker, scan in                                  a ``done`` bit ends the cycle; no handshake
+``OP20``    press, one position                                    handshake; counter wraps after five cycles
+``OP30``    screwing, two nests with a reader each                 a handshake per nest
+==========  =====================================================  =============================================
+
+Each station is a Modbus unit id of its own on the one server; the readers are ``DIR/scan-op10`` and so on; the truth is
+``DIR/truth.jsonl``. Commands come as JSON lines on stdin, each answered by one JSON line on stdout:
+``{"do": "swap", "station": "OP20", "position": 1, "scan": true}`` (without station: everywhere), ``{"do": "stop"}``
+(no new units; answers when the last one has left). The end of stdin ends the process: it never outlives its parent.
+
+What goes wrong with which unit follows from ``--seed``; when it happens does not, since it depends on the agent's pace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge_agent.demo.cells import Cell, Unit, Wiring
+from edge_agent.demo.plc import Image, start_plc
+from edge_agent.demo.scanners import PtyScanner
+from edge_agent.demo.truth import Truth
+
+UNIT_IDS = {"marker": 1, "press": 2, "screw": 3}
+WIRINGS = (
+    Wiring("OP10", 1, "marker", "scan-op10", 0, None, 100, (("power", 5.0), ("depth", 1.0)), 0.6, 0),
+    Wiring("OP20", 1, "press", "scan-op20", 10, 20, 100, (("force", 12.0), ("travel", 40.0)), 0.6, 65530),
+    Wiring("OP30", 1, "screw", "scan-op30-1", 10, 20, 100, (("torque1", 8.0), ("angle1", 90.0)), 1.4, 100),
+    Wiring("OP30", 2, "screw", "scan-op30-2", 11, 21, 200, (("torque2", 8.0), ("angle2", 90.0)), 1.4, 200),
+)
+QUIRKS = (
+    "OP10:double_scan", "OP10:no_read", "OP10:no_scan", "OP20:no_scan", "OP20:fail", "OP20:incomplete",
+    "OP30:double_scan", "OP30:no_scan", "OP30:fail", "OP30:incomplete",
+)  # fmt: skip
+SHOWN_FIRST = {2: "OP10:double_scan", 3: "OP20:no_scan", 5: "OP20:fail", 6: "OP30:incomplete", 9: "OP10:no_read"}
+TEMPERATURE_ADDRESS = 2  # input registers 2, 3: one a position, tenths of a degree
+
+
+class Line:
+    """The stations, and the units between them."""
+
+    def __init__(self, directory: Path, *, seed: int, pace: float, quirks: float, give_up_s: float | None) -> None:
+        self.truth = Truth(directory / "truth.jsonl")
+        self._random = random.Random(seed)
+        self._pace, self._quirks = pace, quirks
+        self._units = 0
+        self._under_way = 0
+        self._feeding = True
+        self._empty = asyncio.Event()
+        self.images = {device: Image(self._noting_replies(device)) for device in UNIT_IDS}
+        self.scanners = {wiring.scanner: PtyScanner(directory / wiring.scanner) for wiring in WIRINGS}
+        inboxes = {station: asyncio.Queue[Unit](maxsize=2) for station in ("OP10", "OP20", "OP30")}
+        self._first = inboxes["OP10"]
+        onward: dict[str, Callable[[Unit], Awaitable[None]]] = {
+            "OP10": inboxes["OP20"].put, "OP20": inboxes["OP30"].put, "OP30": self._ship,
+        }  # fmt: skip
+        self.cells = [
+            Cell(
+                wiring, self.images[wiring.device], self.scanners[wiring.scanner], self.truth,
+                inbox=inboxes[wiring.station], onward=onward[wiring.station], pace=pace, give_up_s=give_up_s,
+            )
+            for wiring in WIRINGS
+        ]  # fmt: skip
+
+    async def run(self) -> None:
+        """Feed and work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for cell in self.cells:
+                group.create_task(cell.run(), name=f"{cell.wiring.station}.{cell.wiring.position}")
+            group.create_task(self._feed(), name="feed")
+            group.create_task(self._warm(), name="temperatures")
+
+    async def stop(self) -> None:
+        """No new units; returns when the last one has left."""
+        self._feeding = False
+        if self._under_way:
+            await self._empty.wait()
+        self.truth.note("stop")
+
+    def swap(self, station: str | None, position: int | None, *, scan: bool) -> int:
+        """Swap the units at the named position, or at all; how many were."""
+        swapped = 0
+        for cell in self.cells:
+            wanted = station in (None, cell.wiring.station) and position in (None, cell.wiring.position)
+            if wanted and cell.unit is not None:
+                swapped += cell.swap(self._make(), scan=scan)
+        return swapped
+
+    def _make(self) -> Unit:
+        self._units += 1
+        self._under_way += 1
+        unit = Unit(f"SN{self._units:08d}")
+        if self._units in SHOWN_FIRST:
+            unit.quirks.add(SHOWN_FIRST[self._units])
+        elif self._random.random() < self._quirks:
+            unit.quirks.add(self._random.choice(QUIRKS))
+        return unit
+
+    async def _feed(self) -> None:
+        while self._feeding:
+            await self._first.put(self._make())
+            await asyncio.sleep(self._pace * self._random.uniform(1.0, 1.3))
+
+    async def _ship(self, unit: Unit) -> None:
+        self._under_way -= 1
+        if not self._under_way and not self._feeding:
+            self._empty.set()
+
+    async def _warm(self) -> None:
+        """Temperatures that wander, so that the polled group has something to say."""
+        while True:
+            for image in self.images.values():
+                for address in (TEMPERATURE_ADDRESS, TEMPERATURE_ADDRESS + 1):
+                    image.inputs[address] = 215 + self._random.randrange(0, 40)
+            await asyncio.sleep(0.2)
+
+    def _noting_replies(self, device: str) -> Callable[[int], None]:
+        def note(number: int) -> None:
+            held = {
+                str(cell.wiring.position): cell.unit.serial if cell.unit else None
+                for cell in self.cells
+                if cell.wiring.device == device
+            }
+            self.truth.note("reply", device=device, number=number, held=held)
+
+        return note
+
+
+async def _obey(line: Line, command: dict[str, Any]) -> dict[str, Any]:
+    if command["do"] == "swap":
+        count = line.swap(command.get("station"), command.get("position"), scan=command.get("scan", False))
+        return {"did": "swap", "count": count}
+    if command["do"] == "stop":
+        await line.stop()
+        return {"did": "stop"}
+    return {"error": f"no command {command['do']!r}"}
+
+
+async def _listen(line: Line) -> None:
+    """Obey commands until stdin ends."""
+    commands = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    _answer({"did": "start"})
+    while text := await commands.readline():
+        _answer(await _obey(line, json.loads(text)))
+
+
+async def _serve(line: Line, port: int) -> None:
+    """Run the line until stdin ends, or something in it breaks."""
+    server = await start_plc(port, {UNIT_IDS[device]: image for device, image in line.images.items()})
+    tasks = {asyncio.create_task(line.run(), name="line"), asyncio.create_task(_listen(line), name="commands")}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.shutdown()  # type: ignore[no-untyped-call]
+        for scanner in line.scanners.values():
+            scanner.close()
+        line.truth.close()
+
+
+def _answer(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """The process's entry point."""
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.demo.line")
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pace", type=float, default=1.0, help="factor on the work times; smaller is faster")
+    parser.add_argument("--quirks", type=float, default=0.1, help="share of units with which something goes wrong")
+    parser.add_argument("--give-up", type=float, default=None, help="seconds that the PLC waits for an acknowledge")
+    options = parser.parse_args()
+
+    async def run() -> None:
+        line = Line(options.dir, seed=options.seed, pace=options.pace, quirks=options.quirks, give_up_s=options.give_up)
+        await _serve(line, options.port)
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

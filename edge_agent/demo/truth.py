@@ -1,0 +1,46 @@
+"""What the simulated line really did: one JSON line an event, written as it happens, never from what the agent says.
+
+Every event has ``at_ns`` (UTC), ``event`` and where it concerns a position ``station`` and ``position``:
+
+=============  =========================================================================================
+``enter``      ``serial`` was put into the position
+``leave``      ``serial`` was taken out of it
+``swap``       ``out`` was taken out and ``serial`` put in, while nobody watched
+``scan``       the reader ``device`` sent ``text``; ``heard`` says whether a process had its port open
+``work``       the PLC finished cycle ``number`` (its counter shows ``counter``) of ``serial``: ``values`` {tag: value},
+               ``ok``, and ``handshake``: whether it now asks for an acknowledge
+``ack``        the PLC saw its result ``number`` acknowledged
+``not_taken``  the PLC gave up waiting for that acknowledge
+``reply``      reply ``number`` of ``device``'s polled registers went out while ``held`` {position: serial} held
+``stop``       the last unit has left
+=============  =========================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Truth:
+    """The line's own record. Each event is in the file, for other processes to read, when ``note`` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def note(self, event: str, **fields: Any) -> None:
+        self._file.write(json.dumps({"at_ns": time.time_ns(), "event": event, **fields}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_truth(path: Path) -> Iterator[dict[str, Any]]:
+    """The events so far, in order; a line still being written is left for the next time."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
