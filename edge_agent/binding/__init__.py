@@ -1,0 +1,15 @@
+"""Which unit owns this reading, and why: cycles, the handshake, findings. Pure; see :mod:`edge_agent.binding.binder`."""
+
+from edge_agent.binding.binder import Binder
+from edge_agent.binding.state import (
+    Effect,
+    KnownUnit,
+    Lookup,
+    OpenCycle,
+    Outcome,
+    ReadGroup,
+    Restored,
+    Write,
+)
+
+__all__ = ["Binder", "Effect", "KnownUnit", "Lookup", "OpenCycle", "Outcome", "ReadGroup", "Restored", "Write"]
