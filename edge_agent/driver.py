@@ -25,12 +25,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.model import Sample, Scan, TagSet, Value
+from edge_agent.model import Sample, Scan, Tag, TagSet, Value
 
 ENTRY_POINT_GROUP = "edge_agent.drivers"
 
@@ -107,6 +107,26 @@ class TagSettings(Settings):
     write: bool = Field(default=False, description="the agent may write this tag")
 
 
+TagName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]
+"""Name of a group or a tag: letters, digits, _ and - only, as ``device.tag`` and topics are made of it."""
+
+TagT = TypeVar("TagT", bound=TagSettings)
+
+
+class GroupSettings(Settings, Generic[TagT]):
+    """Tags that a poll driver reads together: at an interval, or only when a station's trigger asks."""
+
+    poll: Duration | None = Field(default=None, description="read this often; 0s reads without a pause")
+    on_trigger: bool = Field(default=False, description="read only when a station's trigger asks for it")
+    tags: dict[TagName, TagT] = Field(min_length=1, description="what is read, in the order of the samples' values")
+
+    @model_validator(mode="after")
+    def _paced(self) -> GroupSettings[TagT]:
+        if self.on_trigger == (self.poll is not None):
+            raise ValueError("write either poll: <interval>, e.g. 100ms, or on_trigger: true")
+        return self
+
+
 # --- what a driver tells the engine --------------------------------------------------------------------------
 
 
@@ -126,6 +146,30 @@ class Shape:
     groups: Mapping[str, Group] = field(default_factory=dict)
     writable: frozenset[str] = frozenset()
     scans: bool = False  # its read() yields Scan
+
+
+def poll_shape(
+    device: str,
+    groups: Mapping[str, GroupSettings[TagT]],
+    written: Mapping[str, TagT],
+    type_of: Callable[[TagT], str],
+) -> Shape:
+    """The shape of a poll driver: its groups, and the tags outside them that are only written.
+
+    Raises ValueError for a tag named twice, or one outside the groups that is not marked ``write``.
+    """
+    wrong = [f"tag {name!r} is in no group and not writable" for name, tag in written.items() if not tag.write]
+    named: dict[str, TagT] = {}
+    for home, tags in [*((f"group {name!r}", group.tags) for name, group in groups.items()), ("tags", written)]:
+        wrong += [f"tag {name!r} of {home} is named twice on this device" for name in tags if name in named]
+        named.update(tags)
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    shapes = {}
+    for name, group in groups.items():
+        described = tuple(Tag(tag, type_of(settings), settings.unit) for tag, settings in group.tags.items())
+        shapes[name] = Group(TagSet(device, name, described), group.poll, dict(group.tags))
+    return Shape(groups=shapes, writable=frozenset(name for name, tag in named.items() if tag.write))
 
 
 @dataclass(frozen=True, slots=True)
