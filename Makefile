@@ -1,0 +1,67 @@
+# Each target sets up what it needs by itself: a virtual environment in .venv, Python packages pinned by hash and,
+# as root on Debian or Ubuntu, system packages; without root it says what to type. Only python3, make and git must
+# be there. `make PYTHON=/path/to/python3.12 ...` chooses the interpreter.
+
+export PYTHON
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+
+.PHONY: help demo test bench fault lint format lock bundle test-install clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+demo: .venv/.stamp-run  ## watch a production line being traced, about a minute
+	@$(BIN)/edge-agent demo
+
+test: .venv/.stamp-dev  ## the whole suite, on loopback only
+	@.ci/need mosquitto libzbar0
+	@$(BIN)/pytest tests
+
+bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes, on an idle machine
+	@.ci/need mosquitto
+	@$(BIN)/python tests/bench/run.py
+
+fault: .venv/.stamp-dev  ## kill the agent fifty times under load and count what is missing
+	@.ci/need mosquitto
+	@$(BIN)/python tests/fault/run.py
+
+lint: .venv/.stamp-dev  ## style, types, who imports whom
+	@.ci/need shellcheck
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	shellcheck .ci/need .ci/venv .ci/run deploy/*.sh
+
+format: .venv/.stamp-dev  ## let ruff lay out the source
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bundle: .venv/.stamp-run  ## dist/: all that a line PC without a network needs, this machine's Python and processor
+	@deploy/bundle.sh
+
+test-install: bundle  ## install the bundle below a temporary root, run it, remove it
+	@deploy/test-install.sh
+
+# one resolution for every Python from 3.11 up: a package may need others, or another version, on a newer one
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command 'make lock'
+lock: .venv/.stamp-dev  ## pin every dependency anew (UPGRADE=--upgrade takes the newest)
+	@$(BIN)/pip install --quiet uv
+	@$(COMPILE) $(UPGRADE) --extra demo pyproject.toml -o deploy/requirements.lock
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
+		| $(COMPILE) $(UPGRADE) - -o deploy/build.lock
+	@$(COMPILE) $(UPGRADE) --extra demo --extra dev -c deploy/requirements.lock pyproject.toml -o .ci/dev.lock
+
+clean:  ## remove what can be made again, .venv too
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.stamp-run: deploy/requirements.lock deploy/build.lock pyproject.toml .ci/venv
+	@.ci/venv deploy/requirements.lock
+	@touch $@
+
+.venv/.stamp-dev: .ci/dev.lock deploy/build.lock pyproject.toml .ci/venv
+	@.ci/venv .ci/dev.lock
+	@touch .venv/.stamp-run $@
