@@ -45,6 +45,7 @@ class OpenCycle:
     unit: str | None
     serial: str | None
     binding: str | None  # id of the newest binding record of the cycle
+    binding_state: str | None = None  # its state; None: bound if there is a unit
 
 
 @dataclass(frozen=True, slots=True)
