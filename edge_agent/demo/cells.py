@@ -28,18 +28,10 @@ _VALUES = 4096
 
 @dataclass(slots=True)
 class Unit:
-    """One product on its way. ``quirks``: what will go wrong with it, as "station:quirk"."""
+    """One product on its way. ``quirks``: what will go wrong with it, as "station:quirk", at the first position."""
 
     serial: str
     quirks: set[str] = field(default_factory=set)
-
-    def has(self, station: str, quirk: str) -> bool:
-        """True once, for the first position of the station that asks."""
-        name = f"{station}:{quirk}"
-        if name not in self.quirks:
-            return False
-        self.quirks.remove(name)
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +122,27 @@ class Cell:
         return self.unit
 
     async def _identify(self) -> None:
-        station = self.wiring.station
         await self._pause(0.15)
         unit = self._present()
         if self._placed_by_swap:
             return
-        if unit.has(station, "no_scan"):
+        if self._happens("no_scan", unit):
             return
-        if unit.has(station, "no_read"):
+        if self._happens("no_read", unit):
             self._scan("NOREAD", unit)
             await self._pause(0.2)
         self._scan(unit.serial, unit)
-        if unit.has(station, "double_scan"):
+        if self._happens("double_scan", unit):
             await self._pause(0.2)
             self._scan(unit.serial, unit)
+
+    def _happens(self, quirk: str, unit: Unit) -> bool:
+        name = f"{self.wiring.station}:{quirk}"
+        if name not in unit.quirks:
+            return False
+        unit.quirks.remove(name)
+        self._truth.note("quirk", **self._where, serial=unit.serial, quirk=quirk)
+        return True
 
     def _scan(self, text: str, unit: Unit) -> None:
         heard = self._scanner.emit(text)
@@ -167,7 +166,7 @@ class Cell:
     def _write_result(self, unit: Unit) -> None:
         """The result block in one step, and the same in the truth."""
         wiring, number = self.wiring, self._number
-        failed, incomplete = unit.has(wiring.station, "fail"), unit.has(wiring.station, "incomplete")
+        failed, incomplete = self._happens("fail", unit), self._happens("incomplete", unit)
         offset = number % _VALUES / 1024
         (first, first_base), (second, second_base) = wiring.values
         values = {first: first_base + offset + (10 if failed else 0), second: second_base + offset}

@@ -37,8 +37,8 @@ UNIT_IDS = {"marker": 1, "press": 2, "screw": 3}
 WIRINGS = (
     Wiring("OP10", 1, "marker", "scan-op10", 0, None, 100, (("power", 5.0), ("depth", 1.0)), 0.6, 0),
     Wiring("OP20", 1, "press", "scan-op20", 10, 20, 100, (("force", 12.0), ("travel", 40.0)), 0.6, 65530),
-    Wiring("OP30", 1, "screw", "scan-op30-1", 10, 20, 100, (("torque1", 8.0), ("angle1", 90.0)), 1.4, 100),
-    Wiring("OP30", 2, "screw", "scan-op30-2", 11, 21, 200, (("torque2", 8.0), ("angle2", 90.0)), 1.4, 200),
+    Wiring("OP30", 1, "screw", "scan-op30-1", 10, 20, 100, (("nest1_torque", 8.0), ("nest1_angle", 90.0)), 1.2, 100),
+    Wiring("OP30", 2, "screw", "scan-op30-2", 11, 21, 200, (("nest2_torque", 8.0), ("nest2_angle", 90.0)), 1.2, 200),
 )
 QUIRKS = (
     "OP10:double_scan", "OP10:no_read", "OP10:no_scan", "OP20:no_scan", "OP20:fail", "OP20:incomplete",
@@ -46,6 +46,8 @@ QUIRKS = (
 )  # fmt: skip
 SHOWN_FIRST = {2: "OP10:double_scan", 3: "OP20:no_scan", 5: "OP20:fail", 6: "OP30:incomplete", 9: "OP10:no_read"}
 TEMPERATURE_ADDRESS = 2  # input registers 2, 3: one a position, tenths of a degree
+WORK_ORDER_ADDRESS = 4  # input registers 4-7 of the marker: eight characters
+UNITS_OF_AN_ORDER = 8
 
 
 class Line:
@@ -101,6 +103,8 @@ class Line:
     def _make(self) -> Unit:
         self._units += 1
         self._under_way += 1
+        order = f"WO-{7740 + self._units // UNITS_OF_AN_ORDER:05d}"
+        self.images["marker"].put_text(WORK_ORDER_ADDRESS, order)
         unit = Unit(f"SN{self._units:08d}")
         if self._units in SHOWN_FIRST:
             unit.quirks.add(SHOWN_FIRST[self._units])

@@ -45,6 +45,11 @@ class Image:
         """Two holding registers, float32, high word first (ABCD)."""
         self.holding[address], self.holding[address + 1] = struct.unpack(">HH", struct.pack(">f", value))
 
+    def put_text(self, address: int, text: str) -> None:
+        """Input registers with two ASCII characters each; ``text`` must have an even number of them."""
+        words = struct.unpack(f">{len(text) // 2}H", text.encode())
+        self.inputs[address : address + len(words)] = words
+
     async def until(self, coil: int, level: bool, timeout_s: float | None = None) -> bool:
         """Scan until the coil has this level. False when ``timeout_s`` passed first."""
         loop = asyncio.get_running_loop()

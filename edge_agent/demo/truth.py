@@ -6,6 +6,7 @@ Every event has ``at_ns`` (UTC), ``event`` and where it concerns a position ``st
 ``enter``      ``serial`` was put into the position
 ``leave``      ``serial`` was taken out of it
 ``swap``       ``out`` was taken out and ``serial`` put in, while nobody watched
+``quirk``      what went wrong with ``serial``: no_scan, no_read, double_scan, fail, incomplete
 ``scan``       the reader ``device`` sent ``text``; ``heard`` says whether a process had its port open
 ``work``       the PLC finished cycle ``number`` (its counter shows ``counter``) of ``serial``: ``values`` {tag: value},
                ``ok``, and ``handshake``: whether it now asks for an acknowledge
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,18 @@ class Truth:
         self._file.close()
 
 
-def read_truth(path: Path) -> Iterator[dict[str, Any]]:
-    """The events so far, in order; a line still being written is left for the next time."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+class TruthReader:
+    """Reads the truth while it is being written. ``new`` returns what came since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Whole lines only; one that is still being written is left for the next time."""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]

@@ -1,0 +1,166 @@
+"""The processes of the demo and of the fault tests: the line, the receiver, the agent; none outlives its parent.
+
+Each runs in a session of its own, so that Ctrl-C reaches only the parent, which ends them in order; should the
+parent be killed, the kernel kills them. Whoever starts them calls ``end`` in a ``finally``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from edge_agent.control.client import ControlError, ask
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_config(directory: Path, *, plc_port: int, broker_port: int, replace: Mapping[str, str] | None = None) -> Path:
+    """The config of the line's agent, as ``directory/line.yaml``; ``replace`` changes its text further."""
+    text = files("edge_agent.demo").joinpath("line.yaml").read_text(encoding="utf-8")
+    places = {"@DIR@": str(directory), "@PLC@": str(plc_port), "@BROKER@": str(broker_port)}
+    for old, new in {**places, **(replace or {})}.items():
+        if old not in text:
+            raise ValueError(f"line.yaml has no {old!r}")
+        text = text.replace(old, new)
+    path = directory / "line.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+class Child:
+    """One process of ours: ``python -m arguments``, its stderr in ``log``."""
+
+    def __init__(self, log: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        self._command = [sys.executable, "-m", *arguments]
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def returncode(self) -> int | None:
+        """Of the last run; negative: the signal that ended it."""
+        return None if self._process is None else self._process.returncode
+
+    async def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it; ``environment`` is added for this run only."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE if self._talks else log,
+                stderr=log,
+                env={**self._environment, **(environment or {})},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    _talks = False  # stdout is read by us
+
+    def send(self, number: signal.Signals) -> None:
+        if self.running and self._process is not None:
+            self._process.send_signal(number)
+
+    async def wait(self, timeout_s: float) -> int:
+        """Its exit code. Raises TimeoutError."""
+        assert self._process is not None, "not started"
+        async with asyncio.timeout(timeout_s):
+            return await self._process.wait()
+
+    async def end(self, timeout_s: float = 10.0) -> None:
+        """SIGTERM, and SIGKILL when that takes too long. Idempotent."""
+        self.send(signal.SIGTERM)
+        try:
+            if self._process is not None:
+                await self.wait(timeout_s)
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            await self._process.wait()
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class LineProcess(Child):
+    """The simulated line, which obeys commands."""
+
+    _talks = True
+
+    def __init__(
+        self, directory: Path, *, port: int, seed: int, pace: float = 1.0, quirks: float = 0.1, give_up_s: float = 0.0
+    ) -> None:
+        arguments = ["edge_agent.demo.line", f"--dir={directory}", f"--port={port}", f"--seed={seed}"]
+        arguments += [f"--pace={pace}", f"--quirks={quirks}", *([f"--give-up={give_up_s}"] if give_up_s else [])]
+        super().__init__(directory / "line.log", arguments)
+        self.truth = directory / "truth.jsonl"
+
+    async def begin(self) -> None:
+        """Start it and wait until PLC and readers are there."""
+        await self.start()
+        await self._answer("start", 15.0)
+
+    async def swap(self, station: str | None = None, position: int | None = None, *, scan: bool = False) -> int:
+        """Swap the units at the position, or at all; how many were."""
+        answer = await self._do({"do": "swap", "station": station, "position": position, "scan": scan}, 5.0)
+        return int(answer["count"])
+
+    async def stop(self, timeout_s: float) -> None:
+        """No new units; returns when the last has left. Raises TimeoutError."""
+        await self._do({"do": "stop"}, timeout_s)
+
+    async def _do(self, command: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        await self._process.stdin.drain()
+        return await self._answer(command["do"], timeout_s)
+
+    async def _answer(self, did: str, timeout_s: float) -> dict[str, Any]:
+        assert self._process is not None and self._process.stdout is not None
+        async with asyncio.timeout(timeout_s):
+            text = await self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(text) if text else {}
+        if answer.get("did") != did:
+            raise RuntimeError(f"the simulated line answered {answer} to {did!r}:\n{self.log.read_text()[-2000:]}")
+        return answer
+
+
+class AgentProcess(Child):
+    """``edge-agent run`` on one config."""
+
+    def __init__(self, config: Path, log: Path, data_dir: Path) -> None:
+        super().__init__(log, ["edge_agent", "--config", str(config), "run"])
+        self._data_dir = data_dir
+
+    async def status(self) -> dict[str, Any] | None:
+        """What the agent says of itself; None while it cannot be asked."""
+        try:
+            return await asyncio.to_thread(ask, self._data_dir, "status", timeout_s=2.0)
+        except ControlError:
+            return None

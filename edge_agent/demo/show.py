@@ -1,0 +1,210 @@
+"""What the watcher of the demo sees: a live table in a terminal, dated lines elsewhere.
+
+:class:`Scene` holds what is to be seen and knows no terminal; the two stages show it. The units in the table are the
+line's own truth, the column beside it what the agent says, so that a watcher can compare them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from edge_agent.i18n import _
+
+EVENTS = 12
+BACKLOG_SCALE = 50  # records: the shortest full bar
+
+
+@dataclass(slots=True)
+class PositionView:
+    """One position: what is in it, what the agent believes, and how its last cycle went."""
+
+    name: str
+    step: str
+    unit: str = ""
+    believed: str = ""
+    note: str = ""
+    cycles: int = 0
+
+
+@dataclass(slots=True)
+class Scene:
+    """Everything the watcher sees."""
+
+    positions: dict[str, PositionView]  # by "OP30.2"
+    broker_up: bool = False
+    agent_state: str = ""
+    pending: int = 0
+    most_pending: int = 0
+    confirmed: int = 0
+    samples: int = 0
+    events: deque[str] = field(default_factory=lambda: deque(maxlen=EVENTS))
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def take_truth(self, events: Iterable[dict[str, Any]]) -> list[str]:
+        """What the line did; returns the lines worth telling."""
+        told = []
+        for event in events:
+            if "station" not in event:
+                continue
+            view = self.positions[f"{event['station']}.{event['position']}"]
+            kind, serial = event["event"], event.get("serial", "")
+            if kind in ("enter", "swap"):
+                view.unit, view.note = serial, ""
+            elif kind == "leave":
+                view.unit = ""
+            elif kind == "work":
+                view.cycles += 1
+                view.note = "" if event["ok"] else _("failed")
+            if kind == "quirk":
+                view.note = quirk_text(event["quirk"])
+                told.append(f"{view.name}  {serial}  {view.note}")
+        return told
+
+    def take_status(self, status: dict[str, Any] | None) -> None:
+        """What the agent says of itself; None: it does not answer."""
+        if status is None:
+            self.agent_state = _("does not answer")
+            for view in self.positions.values():
+                view.believed = ""
+            return
+        self.agent_state = status["state"]
+        route = status["routes"]["mes"]
+        self.pending, self.confirmed = route["pending"], route["confirmed_n"]
+        self.most_pending = max(self.most_pending, self.pending)
+        self.samples = sum(device["samples"] for device in status["devices"].values())
+        for name, view in self.positions.items():
+            station, _dot, number = name.partition(".")
+            positions = status["stations"].get(station, {}).get("positions", {})
+            view.believed = _believed(positions.get(number) or positions.get(int(number)) or {})
+
+
+def _believed(position: dict[str, Any]) -> str:
+    """The agent's word on a position: the serial of its open cycle, and whether it is sure of it."""
+    if not position.get("cycle"):
+        return "–"
+    serial = position.get("serial") or "?"
+    return f"{serial} {_('interrupted')}" if position.get("interrupted") else serial
+
+
+def quirk_text(quirk: str) -> str:
+    """What went wrong, for people."""
+    return {
+        "no_scan": _("was not scanned"),
+        "no_read": _("reader saw nothing, scanned again"),
+        "double_scan": _("was scanned twice"),
+        "fail": _("fails"),
+        "incomplete": _("a required value is missing"),
+    }[quirk]
+
+
+class Stage(Protocol):
+    """Where a scene is shown."""
+
+    def __enter__(self) -> Stage: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def tell(self, text: str) -> None: ...
+    def refresh(self) -> None: ...
+
+
+class PlainStage:
+    """Dated lines, for logs and pipes; the backlog is told when it changed."""
+
+    def __init__(self, scene: Scene, console: Console) -> None:
+        self._scene, self._console = scene, console
+        self._told = 0
+
+    def __enter__(self) -> PlainStage:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def tell(self, text: str) -> None:
+        self._console.print(f"{self._scene.elapsed_s:5.1f} s  {text}", markup=False)
+
+    def refresh(self) -> None:
+        scene = self._scene
+        if max(scene.pending, self._told) >= BACKLOG_SCALE and abs(scene.pending - self._told) >= BACKLOG_SCALE:
+            self._told = scene.pending
+            self.tell(_("backlog {n} records, {m} confirmed").format(n=scene.pending, m=scene.confirmed))
+
+
+class LiveStage:
+    """The table, redrawn in place."""
+
+    def __init__(self, scene: Scene, console: Console) -> None:
+        self._scene = scene
+        self._live = Live(self._draw(), console=console, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> LiveStage:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.refresh()
+        self._live.__exit__(None, None, None)
+
+    def tell(self, text: str) -> None:
+        self._scene.events.append(f"{self._scene.elapsed_s:5.1f} s  {text}")
+        self.refresh()
+
+    def refresh(self) -> None:
+        self._live.update(self._draw(), refresh=True)
+
+    def _draw(self) -> Panel:
+        return Panel(
+            Group(self._line(), Text(), self._path(), Text(), self._events()),
+            title=f"edge-agent demo · {self._scene.elapsed_s:4.1f} s",
+            border_style="cyan",
+        )
+
+    def _line(self) -> Table:
+        table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
+        for heading in (_("position"), _("step"), _("unit in it"), _("agent says"), _("cycles"), ""):
+            table.add_column(heading)
+        for view in self._scene.positions.values():
+            agrees = view.believed in ("", "–", view.unit)
+            table.add_row(
+                f"[bold]{view.name}[/]", view.step, f"[green]{view.unit or '·'}[/]",
+                f"[{'cyan' if agrees else 'yellow'}]{view.believed}[/]", str(view.cycles), f"[yellow]{view.note}[/]",
+            )  # fmt: skip
+        return table
+
+    def _path(self) -> Table:
+        scene = self._scene
+        table = Table.grid(padding=(0, 2), expand=True)
+        table.add_column(no_wrap=True)
+        table.add_column(ratio=1)
+        table.add_column(no_wrap=True, justify="right")
+        alive = scene.agent_state in ("running", "stopping")
+        agent = Text(f"{_('agent')}: {scene.agent_state or '–'}", style="green" if alive else "bold red")
+        broker = Text(f"{_('broker')}: " + (_("up") if scene.broker_up else _("down")))
+        broker.stylize("green" if scene.broker_up else "bold red")
+        table.add_row(agent, Text(_("{n} samples read").format(n=scene.samples)), broker)
+        scale = max(BACKLOG_SCALE, scene.most_pending)
+        style = "green" if scene.pending < BACKLOG_SCALE else "yellow"
+        table.add_row(
+            Text(_("backlog")),
+            ProgressBar(total=scale, completed=scene.pending, complete_style=style, finished_style=style),
+            Text(_("{n} pending · {m} confirmed").format(n=scene.pending, m=scene.confirmed)),
+        )
+        return table
+
+    def _events(self) -> Text:
+        lines = [*self._scene.events, *[""] * (EVENTS - len(self._scene.events))]
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
