@@ -1,0 +1,11 @@
+"""The buffer: one append-only log in SQLite, the registry beside it, and every route's progress."""
+
+from __future__ import annotations
+
+from edge_agent.buffer.lanes import Lane, RouteFilter
+from edge_agent.buffer.log import Buffer
+from edge_agent.buffer.opening import open_buffer
+from edge_agent.buffer.queries import TOMBSTONE, Reader, Row
+from edge_agent.buffer.settings import BufferSettings
+
+__all__ = ["TOMBSTONE", "Buffer", "BufferSettings", "Lane", "Reader", "RouteFilter", "Row", "open_buffer"]

@@ -1,0 +1,173 @@
+"""The agent's directory: what is in it, who owns it, how much room there is.
+
+::
+
+    buffer.db (+ -wal, -shm)   the log and the registry
+    witness.json               the state last published outside the database: notices a lost tail
+    lock                       held (flock) by the running agent; holds its process id
+    ballast                    room to clean up in when the disk is full
+    damaged-<time>/            files that were set aside; never deleted by the agent
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.errors import StorageBusy, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Paths below one data_dir."""
+
+    data_dir: Path
+
+    @property
+    def db(self) -> Path:
+        return self.data_dir / "buffer.db"
+
+    @property
+    def wal(self) -> Path:
+        return self.data_dir / "buffer.db-wal"
+
+    @property
+    def shm(self) -> Path:
+        return self.data_dir / "buffer.db-shm"
+
+    @property
+    def witness(self) -> Path:
+        return self.data_dir / "witness.json"
+
+    @property
+    def ballast(self) -> Path:
+        return self.data_dir / "ballast"
+
+    @property
+    def lock(self) -> Path:
+        return self.data_dir / "lock"
+
+    def size(self) -> int:
+        """Bytes of the database with its write-ahead log."""
+        return sum(_size(path) for path in (self.db, self.wal))
+
+    def free(self) -> int:
+        """Bytes of the disk that are left for us."""
+        info = os.statvfs(self.data_dir)
+        return info.f_bavail * info.f_frsize
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def prepare(data_dir: Path) -> Files:
+    """Make the directory if need be and see that it can be written. Raises StorageError with what to type."""
+    try:
+        data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(data_dir, error) from error
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise _unusable(data_dir, PermissionError(13, "Permission denied"))
+    return Files(data_dir)
+
+
+def _unusable(data_dir: Path, error: OSError) -> StorageError:
+    user = os.environ.get("USER") or str(os.getuid())
+    if isinstance(error, PermissionError):
+        hint = f"sudo install -d -m 750 -o {user} {data_dir}, or set agent.data_dir to a directory of yours"
+    elif isinstance(error, FileExistsError | NotADirectoryError):
+        hint = f"{data_dir} is not a directory; set agent.data_dir to another path"
+    else:
+        hint = "check the disk, or set agent.data_dir to another path"
+    return StorageError(f"data_dir {data_dir} cannot be used: {error.strerror}", hint=hint)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def take_lock(files: Files) -> int:
+    """Own the directory until the returned descriptor is closed. Raises StorageBusy naming the owner's pid."""
+    try:
+        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise _unusable(files.data_dir, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise StorageBusy(
+            f"{files.data_dir} is in use by another edge-agent, process {owner}",
+            hint=f"stop it first (systemctl stop edge-agent, or kill {owner}), or give this agent a data_dir of its own",
+        ) from error
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        pass  # a full disk: the lock itself holds without the number in it
+    return descriptor
+
+
+def keep_ballast(files: Files, size: int, min_free: int) -> bool:
+    """Have a ballast file of ``size`` bytes if the disk has room for it above the floor. True if it is there."""
+    try:
+        if _size(files.ballast) >= size:
+            return True
+        if files.free() < min_free + size:
+            return False
+        descriptor = os.open(files.ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        give_up_ballast(files)
+        return False
+    return True
+
+
+def give_up_ballast(files: Files) -> None:
+    """Make room, now. Any thread."""
+    with contextlib.suppress(OSError):
+        files.ballast.unlink(missing_ok=True)
+
+
+def set_aside(files: Files) -> Path:
+    """Move the database's files into a new ``damaged-<time>`` directory; returns it. Nothing is deleted."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    for number in range(1000):
+        place = files.data_dir / (f"damaged-{stamp}" if not number else f"damaged-{stamp}-{number}")
+        try:
+            place.mkdir(mode=0o750)
+        except FileExistsError:
+            continue
+        break
+    for path in (files.wal, files.shm, files.db):  # the database last: what is found at a crash in between is evident
+        if path.exists():
+            path.rename(place / path.name)
+    sync_directory(files.data_dir)
+    return place
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in ``path`` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

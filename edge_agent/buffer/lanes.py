@@ -1,0 +1,172 @@
+"""Routes' progress: a lane is a range of one log that one route is to deliver, under one filter.
+
+A route has one lane a log; a changed filter closes the open lane and begins another number. A lane's cursor
+``(seq, n)`` says: everything up to ``seq`` is done, ``n`` numbers were used for it. Numbers count the records that
+pass the filter, and a *hole* (dropped records) counts for as many as it held, so re-reading from the cursor gives
+every record the number it had.
+
+The functions here take the writing connection, inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from edge_agent.model import Kind
+
+STATION_KINDS = frozenset(
+    {
+        Kind.CYCLE_OPENED, Kind.CYCLE_CLOSED, Kind.BINDING, Kind.IDENTIFIER, Kind.MATERIAL, Kind.GENEALOGY, Kind.GATE,
+        Kind.FINDING,
+    }
+)  # fmt: skip
+"""Kinds whose source is (or may be) a station: only these are subject to a route's list of stations."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteFilter:
+    """Which records a route sends. ``stations`` narrows what stations say; what devices say is sent by kind."""
+
+    kinds: frozenset[Kind]
+    stations: frozenset[str] | None = None
+
+    def columns(self) -> tuple[str, str | None]:
+        """As stored: JSON arrays, sorted, so that equal filters are equal text."""
+        kinds = orjson.dumps(sorted(int(kind) for kind in self.kinds)).decode()
+        return kinds, None if self.stations is None else orjson.dumps(sorted(self.stations)).decode()
+
+    @classmethod
+    def of(cls, kinds: str, stations: str | None) -> RouteFilter:
+        """The filter of stored columns."""
+        known = frozenset(Kind(number) for number in orjson.loads(kinds))
+        return cls(known, None if stations is None else frozenset(orjson.loads(stations)))
+
+    def refused(self, stations: Iterable[str]) -> frozenset[str]:
+        """Of all ``stations`` there are, those whose records do not pass."""
+        return frozenset() if self.stations is None else frozenset(stations) - self.stations
+
+    def passes(self, kind: int, source: str, refused: frozenset[str]) -> bool:
+        """Whether a record passes; ``refused`` comes from the method of that name."""
+        return kind in self.kinds and not (refused and kind in STATION_KINDS and source in refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One range with its cursor as of when it was asked for. ``to_seq`` None: it grows with the running log."""
+
+    route: str
+    number: int
+    log: str
+    boot: str
+    from_seq: int
+    to_seq: int | None
+    seq: int
+    n: int
+    filter: RouteFilter
+    id: int
+
+    @property
+    def stream(self) -> str:
+        """The stream's name in messages."""
+        return f"{self.log}.{self.route}.{self.number}"
+
+
+_COLUMNS = "route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id"
+UNFINISHED = "(to_seq IS NULL OR seq < to_seq)"
+
+
+def _lane(row: tuple[Any, ...]) -> Lane:
+    return Lane(*row[:8], RouteFilter.of(row[8], row[9]), row[10])
+
+
+def unfinished(connection: sqlite3.Connection, route: str) -> list[Lane]:
+    """A route's lanes that still have something to deliver, oldest first; the open one is always among them."""
+    sql = f"SELECT {_COLUMNS} FROM lane WHERE route = ? AND {UNFINISHED} ORDER BY from_seq, number"
+    return [_lane(row) for row in connection.execute(sql, (route,))]
+
+
+def attach(
+    connection: sqlite3.Connection, route: str, start: str, wanted: RouteFilter, head_seq: int, handed: bool
+) -> list[Lane]:
+    """Give ``route`` a lane for every log it lacks one for, all under ``wanted``; returns the unfinished ones.
+
+    A new route begins with the running log (``start`` "now") or with the oldest record ("oldest"). ``head_seq`` is
+    the last stored record. ``handed``: the open lane was already given out in this run, so numbers may be in use.
+    """
+    columns = wanted.columns()
+    known = connection.execute("SELECT 1 FROM route WHERE name = ?", (route,)).fetchone()
+    connection.execute("INSERT OR REPLACE INTO route VALUES (?, 1, ?, ?)", (route, *columns))
+    if known is not None:
+        _refilter(connection, route, columns, head_seq, handed)
+        (after,) = connection.execute("SELECT max(from_seq) FROM lane WHERE route = ?", (route,)).fetchone()
+    else:
+        after = 0 if start == "oldest" else None
+    logs = connection.execute("SELECT id, first_seq, boot FROM log ORDER BY first_seq").fetchall()
+    (oldest,) = connection.execute("SELECT min(seq) FROM record").fetchone()
+    for place, (log, first, boot) in enumerate(logs):
+        last = logs[place + 1][1] - 1 if place + 1 < len(logs) else None
+        missing = last is None if after is None else first > after
+        if missing and (last is None or last >= (oldest or 0)):
+            _insert(connection, route, log, boot, max(first, oldest or first), last, columns)
+    return unfinished(connection, route)
+
+
+def _refilter(
+    connection: sqlite3.Connection, route: str, columns: tuple[str, str | None], head_seq: int, handed: bool
+) -> None:
+    """Let the open lane follow a changed filter: in place while no number of it was used, else by a new lane."""
+    sql = "SELECT id, log, boot, from_seq, seq, kinds, stations FROM lane WHERE route = ? AND to_seq IS NULL"
+    row = connection.execute(sql, (route,)).fetchone()
+    if row is None or row[5:] == columns:
+        return
+    lane, log, boot, from_seq, seq = row[:5]
+    if seq < from_seq and not handed:
+        connection.execute(
+            "UPDATE lane SET kinds = ?, stations = ?, total = 0, total_seq = from_seq - 1 WHERE id = ?",
+            (*columns, lane),
+        )
+    else:
+        connection.execute("UPDATE lane SET to_seq = ? WHERE id = ?", (max(head_seq, seq), lane))
+        _insert(connection, route, log, boot, max(head_seq, seq) + 1, None, columns)
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    route: str,
+    log: str,
+    boot: str,
+    from_seq: int,
+    to_seq: int | None,
+    columns: tuple[str, str | None],
+) -> None:
+    sql = "SELECT coalesce(max(number), 0) + 1 FROM lane WHERE route = ? AND log = ?"
+    (number,) = connection.execute(sql, (route, log)).fetchone()
+    connection.execute(
+        "INSERT INTO lane (route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, total, total_seq)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, ?)",
+        (route, number, log, boot, from_seq, to_seq, from_seq - 1, *columns, from_seq - 1),
+    )
+
+
+def open_log(connection: sqlite3.Connection, log: str, boot: str, first_seq: int, previous_seq: int) -> None:
+    """End every open lane with the previous log, and begin one in the new log for every attached route."""
+    connection.execute("UPDATE lane SET to_seq = max(?, seq) WHERE to_seq IS NULL", (previous_seq,))
+    for route, kinds, stations in connection.execute(
+        "SELECT name, kinds, stations FROM route WHERE attached"
+    ).fetchall():
+        _insert(connection, route, log, boot, first_seq, None, (kinds, stations))
+
+
+def detach(connection: sqlite3.Connection, attached: Iterable[str], head_seq: int) -> list[str]:
+    """Detach routes that the config no longer has; their lanes end here and keep what is undelivered."""
+    names = [name for (name,) in connection.execute("SELECT name FROM route WHERE attached")]
+    gone = sorted(set(names) - set(attached))
+    for name in gone:
+        connection.execute("UPDATE route SET attached = 0 WHERE name = ?", (name,))
+        connection.execute("UPDATE lane SET to_seq = max(?, seq) WHERE route = ? AND to_seq IS NULL", (head_seq, name))
+    return gone

@@ -1,0 +1,277 @@
+"""``Buffer``: what the rest of the agent sees of the log. Lives on the event loop; its writer is a thread.
+
+One appender (the loop) numbers the records, one thread commits them. The numbers are known before the commit, so that
+records can name each other, and become durable in order; ``committed(seq)`` is the moment of acceptance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from heapq import heappop, heappush
+from typing import Any
+
+import orjson
+
+from edge_agent import clock
+from edge_agent.binding.state import Lookup, Restored
+from edge_agent.buffer import lanes as lanes_sql
+from edge_agent.buffer.files import Files
+from edge_agent.buffer.lanes import Lane, RouteFilter
+from edge_agent.buffer.projection import Entry
+from edge_agent.buffer.queries import Passed, Reader, Registry, connect, restored
+from edge_agent.buffer.settings import BufferSettings
+from edge_agent.buffer.upkeep import Upkeep
+from edge_agent.buffer.writer import Drop, Tracked, Writer
+from edge_agent.errors import StorageError
+from edge_agent.model import Kind, Record
+
+INBOX_ROWS = 4096
+INBOX_BYTES = 8 * 2**20
+STOP_S = 10.0
+SILENT_S = 15.0  # a writer that shows no sign of life for so long does not answer
+_QUIET = frozenset({Kind.SAMPLE, Kind.TAGSET, Kind.CONFIG, Kind.CHECKPOINT})  # may linger for company
+
+
+class Buffer:
+    """The log of one run. Made by ``open_buffer``; every method is the event loop's."""
+
+    def __init__(
+        self, files: Files, lock: int, connection: sqlite3.Connection, settings: BufferSettings, agent: str,
+        log: str, boot: str, head: tuple[int, bytes],
+    ) -> None:  # fmt: skip
+        self.log = log
+        self.boot = boot
+        self.next_seq = head[0] + 1
+        self.files = files
+        self.settings = settings
+        self.agent = agent
+        self.passed = Passed()
+        self.writer = Writer(connection, self.passed, *head)
+        self.writer.on_commit = self._on_commit
+        self._connection = connection
+        self._lock = lock
+        self._registry = Registry(files.db)
+        self.lookup: Lookup = self._registry
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._durable = head[0]
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiter_count = 0
+        self._room: list[asyncio.Future[None]] = []
+        self._inbox_bytes = 0  # of what is appended and not durable
+        self._sizes: list[tuple[int, int]] = []  # (last seq, bytes) of each append that is not durable
+        self._handed: set[int] = set()  # lanes given out in this run
+        self.attached: set[str] = set()  # routes that asked for their lanes in this run
+        self._upkeep = Upkeep(self)
+        self.writer.start()
+
+    # --- appending -------------------------------------------------------------------------------------------
+
+    @property
+    def durable_seq(self) -> int:
+        """The last seq that is committed."""
+        return self.writer.durable_seq
+
+    def append(self, records: Sequence[Record], *, urgent: bool = False) -> int:
+        """Number the records and hand them to the writer; returns the last seq. Never blocks.
+
+        Raises StorageError once the writer has failed, and TypeError for a body that is not JSON: then nothing was
+        appended. Await ``room()`` now and then: the inbox is bounded by it, not here.
+        """
+        writer = self.writer
+        if writer.failed is not None:
+            raise writer.failed
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        seq, size, hurry = self.next_seq, 0, urgent
+        entries: list[Entry] = []
+        for record in records:
+            body = orjson.dumps(record.body)
+            entries.append((seq, record, body))
+            size += len(body)
+            if record.kind not in _QUIET:
+                hurry = True
+                self._registry.appended(seq, record)
+            seq += 1
+        if not entries:
+            return seq - 1
+        self.next_seq = seq
+        self._inbox_bytes += size
+        self._sizes.append((seq - 1, size))
+        writer.put(entries, hurry)
+        return seq - 1
+
+    def append_drop(self, record: Record, drop: Drop) -> int:
+        """Append a drop record whose transaction also does the deletion."""
+        self.writer.drops[self.next_seq] = drop
+        return self.append([record])
+
+    async def room(self) -> None:
+        """Wait while the inbox is at its bound. Raises StorageError once the writer has failed."""
+        while self._is_full():
+            if self.writer.failed is not None:
+                raise self.writer.failed
+            future = self._future()
+            self._room.append(future)
+            await future
+
+    def _is_full(self) -> bool:
+        return self.next_seq - 1 - self.writer.durable_seq >= INBOX_ROWS or self._inbox_bytes >= INBOX_BYTES
+
+    async def committed(self, seq: int) -> None:
+        """Wait until everything up to ``seq`` is durable. Raises StorageError once the writer has failed."""
+        while self.writer.durable_seq < seq:
+            if self.writer.failed is not None:
+                raise self.writer.failed
+            future = self._future()
+            self._waiter_count += 1
+            heappush(self._waiters, (seq, self._waiter_count, future))
+            await future
+
+    async def beyond(self, seq: int) -> int:
+        """Wait until something after ``seq`` is durable; returns the last durable seq."""
+        await self.committed(seq + 1)
+        return self.writer.durable_seq
+
+    def _future(self) -> asyncio.Future[None]:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.create_future()
+
+    def _on_commit(self, seq: int) -> None:
+        """The writer's thread tells: durable up to ``seq``, or that it has failed."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._settle, seq)
+
+    def _settle(self, seq: int) -> None:
+        failed, sizes = self.writer.failed is not None, self._sizes
+        done = 0
+        while done < len(sizes) and sizes[done][0] <= seq:
+            self._inbox_bytes -= sizes[done][1]
+            done += 1
+        del sizes[:done]
+        self._registry.committed(seq)
+        while self._waiters and (failed or self._waiters[0][0] <= seq):
+            _wake(heappop(self._waiters)[2])
+        if self._room and (failed or not self._is_full()):
+            waiting, self._room = self._room, []
+            for future in waiting:
+                _wake(future)
+
+    # --- routes ----------------------------------------------------------------------------------------------
+
+    def lanes(self, route: str, start: str, filter: RouteFilter) -> list[Lane]:
+        """The route's unfinished lanes, oldest first, after giving it one for every log it lacked.
+
+        ``start`` ("now" or "oldest") matters for a route that was never seen. The last one is the running log's.
+        Blocks for some milliseconds: call it when the route starts or its filter changes. Raises StorageError.
+        """
+        handed = self._handed
+        self.attached.add(route)
+
+        def attach(connection: sqlite3.Connection) -> list[Lane]:
+            head_seq = self.writer.durable_seq
+            open_id = connection.execute("SELECT id FROM lane WHERE route = ? AND to_seq IS NULL", (route,)).fetchone()
+            found = lanes_sql.attach(connection, route, start, filter, head_seq, bool(open_id and open_id[0] in handed))
+            self.track(connection)
+            return found
+
+        found = self.writer.chore(attach).result(timeout=30)
+        handed.update(lane.id for lane in found)
+        return found
+
+    def track(self, connection: sqlite3.Connection) -> None:
+        """Let the writer count, from now on, what passes each growing lane. On the writer's thread."""
+        stations = [name for (name,) in connection.execute("SELECT name FROM station")]
+        rows = connection.execute(
+            "SELECT id, kinds, stations, total, total_seq FROM lane WHERE to_seq IS NULL ORDER BY id"
+        ).fetchall()
+        tracked: dict[int, Tracked] = {}
+        for lane, kinds, names, total, total_seq in rows:
+            wanted = RouteFilter.of(kinds, names)
+            known = self.writer.lanes.get(lane)
+            if known is not None and known.filter == wanted:
+                tracked[lane] = replace(known, refused=wanted.refused(stations))
+                continue
+            refused = wanted.refused(stations)
+            sql = "SELECT r.kind, s.name FROM record r JOIN source s ON s.id = r.source WHERE r.seq > ?"
+            total += sum(wanted.passes(kind, name, refused) for kind, name in connection.execute(sql, (total_seq,)))
+            tracked[lane] = Tracked(wanted, refused, total, self.writer.durable_seq)
+        self.writer.lanes = tracked
+
+    def progress(self, lane: Lane, seq: int, n: int) -> None:
+        """Everything of ``lane`` up to ``seq`` is done and used the numbers up to ``n``. Durable within 200 ms."""
+        self.writer.progress(lane.id, seq, n)
+
+    def dead_letter(self, lane: Lane, n: int, seq: int, reason: str) -> None:
+        """Record ``seq`` was refused under number ``n``. Durable before any progress reported after it."""
+        self.writer.dead_letter(lane.route, lane.id, n, seq, reason)
+
+    def reader(self) -> Reader:
+        """A new reader for one route's worker thread."""
+        return Reader(self.files.db, self.passed)
+
+    # --- the agent's -----------------------------------------------------------------------------------------
+
+    def restored(self) -> Restored:
+        """What the last run left open: cycles and counters."""
+        connection = connect(self.files.db)
+        try:
+            return restored(connection)
+        finally:
+            connection.close()
+
+    def answers(self) -> bool:
+        """Whether the writer is alive. Waiting for room, by policy, counts as answering."""
+        writer = self.writer
+        return writer.failed is None and time.monotonic() - writer.beat_s < SILENT_S
+
+    def stats(self) -> dict[str, Any]:
+        """Rows, bytes, rate, what each route has pending, hours left. Cheap: reads no records."""
+        return self._upkeep.stats()
+
+    async def maintain(self) -> None:
+        """Checkpoints, retention, the witness, the disk's floor. Runs until cancelled; one task of the agent."""
+        await self._upkeep.run()
+
+    def checkpoint(self) -> Record:
+        """A record of the chain's head as it is durable now."""
+        seq, digest = self.writer.head
+        return Record(Kind.CHECKPOINT, "agent", clock.now(), {"upto": seq, "hash": digest.hex()})
+
+    async def close(self) -> None:
+        """Commit what waits, with a last checkpoint; then give the directory back. Closing twice is harmless.
+
+        Raises StorageError if what waited could not be committed.
+        """
+        if self._lock < 0:
+            return
+        lock, self._lock = self._lock, -1
+        try:
+            await self._last_checkpoint()
+            if not await asyncio.to_thread(self.writer.stop, STOP_S):
+                raise StorageError("the buffer's writer did not end in time", hint="see whether the disk still answers")
+            await asyncio.to_thread(self._upkeep.write_witness)
+            if self.writer.failed is not None:
+                raise self.writer.failed
+        finally:
+            self._settle(self.writer.durable_seq)
+            self._registry.close()
+            self._upkeep.close()
+            if not self.writer.is_alive():
+                await asyncio.to_thread(self._connection.close)  # the last connection: it empties the write-ahead log
+            os.close(lock)
+
+    async def _last_checkpoint(self) -> None:
+        if self.writer.failed is None and self.writer.trouble is None:
+            self.append([self.checkpoint()])
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,205 @@
+"""Reading the buffer while the agent runs: a route's rows, the binder's questions, what a restart has to know.
+
+Every reader has a read-only connection of its own; in WAL mode it neither waits for the writer nor holds it up.
+sqlite3 gives up the GIL at every row, so rows are fetched in few large steps.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from edge_agent.binding.state import KnownUnit, OpenCycle, Restored
+from edge_agent.buffer.lanes import Lane
+from edge_agent.model import Kind, Record
+
+TOMBSTONE = 0
+"""``Row.kind`` of a place holder for dropped records; its body is ``{"count": …, "reason": …}``."""
+
+
+class Row(NamedTuple):
+    """A record of a lane, as stored. A tombstone's ``seq`` is the last one it stands for."""
+
+    seq: int
+    kind: int
+    source: str
+    at_ns: int
+    mono_ns: int
+    synced: int
+    body: bytes
+
+
+def connect(path: Path, *, query: str = "mode=ro") -> sqlite3.Connection:
+    """A read-only connection to the buffer file at ``path``."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{query}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA busy_timeout = 2000")
+    return connection
+
+
+class Passed:
+    """How far each lane's rows were handed to its route in this run.
+
+    Dropping undelivered records has to know: a number that was used must keep standing for the same record. The lock
+    is held while rows are read, and by the writer during the (rare) transaction that drops undelivered records.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.seq: dict[int, int] = {}
+
+
+class Reader:
+    """A route's rows. Use each one from a single thread at a time; close() when done."""
+
+    def __init__(self, path: Path, passed: Passed) -> None:
+        self._connection = connect(path)
+        self._passed = passed
+        self._row_bytes = 200.0  # of the rows read last; decides how many to ask for
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def rows(self, lane: Lane, after_seq: int, max_seq: int, max_rows: int, max_bytes: int) -> list[Row]:
+        """Rows of ``lane`` with ``after_seq < seq <= max_seq`` that pass its filter, oldest first.
+
+        At most ``max_rows``, and as many as their bodies fit into ``max_bytes`` (at least one). An empty list says
+        that there is nothing up to ``max_seq`` (or the lane's end): the route may then progress to it.
+        """
+        end = max_seq if lane.to_seq is None else min(max_seq, lane.to_seq)
+        limit = max(1, min(max_rows, int(max_bytes / self._row_bytes) + 1))
+        refused = self._refused(lane)
+        with self._passed.lock:
+            while after_seq < end:
+                rows = self._fetch(lane, after_seq, end, limit)
+                scanned_to = rows[-1].seq if len(rows) >= limit else end
+                rows = self._merge_holes(lane, after_seq, scanned_to, rows)
+                if refused:
+                    passes = lane.filter.passes
+                    rows = [row for row in rows if row.kind == TOMBSTONE or passes(row.kind, row.source, refused)]
+                if rows:
+                    rows = self._cut(rows[:max_rows], max_bytes)
+                    self._passed.seq[lane.id] = rows[-1].seq
+                    return rows
+                after_seq = scanned_to
+        return []
+
+    def _fetch(self, lane: Lane, after_seq: int, end: int, limit: int) -> list[Row]:
+        kinds = ",".join(str(int(kind)) for kind in lane.filter.kinds)
+        cursor = self._connection.execute(
+            "SELECT r.seq, r.kind, s.name, r.at_ns, r.mono_ns, r.synced, r.body FROM record r CROSS JOIN source s"
+            f" WHERE s.id = r.source AND r.seq > ? AND r.seq <= ? AND r.kind IN ({kinds}) ORDER BY r.seq LIMIT ?",
+            (after_seq, end, limit),
+        )
+        return list(map(Row._make, cursor.fetchall()))
+
+    def _merge_holes(self, lane: Lane, after_seq: int, end: int, rows: list[Row]) -> list[Row]:
+        sql = "SELECT last_seq, count, reason FROM hole WHERE lane = ? AND last_seq > ? AND last_seq <= ? ORDER BY last_seq"
+        holes = [
+            Row(last, TOMBSTONE, "", 0, 0, 1, orjson.dumps({"count": count, "reason": reason}))
+            for last, count, reason in self._connection.execute(sql, (lane.id, after_seq, end))
+        ]
+        return sorted(rows + holes, key=lambda row: row.seq) if holes else rows
+
+    def _refused(self, lane: Lane) -> frozenset[str]:
+        if lane.filter.stations is None:
+            return frozenset()
+        return lane.filter.refused(name for (name,) in self._connection.execute("SELECT name FROM station"))
+
+    def _cut(self, rows: list[Row], max_bytes: int) -> list[Row]:
+        total = 0
+        for place, row in enumerate(rows):
+            total += len(row.body)
+            if total > max_bytes and place:
+                rows = rows[:place]
+                break
+        self._row_bytes = max(16.0, total / len(rows))
+        return rows
+
+
+class Registry:
+    """The binder's questions about units, answered from the registry and from facts that are not committed yet.
+
+    The binder asks on the event loop, one step after it appended; the writer may not have committed that. So
+    identifiers and cycles of appended facts are remembered here until they are durable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path)
+        self._units: dict[tuple[str, str], tuple[int, str | None]] = {}  # (kind, value) -> (seq, unit or removed)
+        self._bound: dict[str, list[tuple[int, str, int]]] = {}  # unit -> (seq, step, attempt) of new cycles
+        self._steps: dict[str, tuple[int, str, int]] = {}  # cycle -> the same, until its binding names a unit
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def unit(self, kind: str, value: str) -> KnownUnit | None:
+        """The unit that carries this identifier now, with its highest attempt number by step."""
+        if (kind, value) in self._units:
+            unit = self._units[kind, value][1]
+        else:
+            sql = "SELECT unit FROM identifier WHERE kind = ? AND value = ? AND removed_seq IS NULL ORDER BY seq DESC LIMIT 1"
+            row = self._connection.execute(sql, (kind, value)).fetchone()
+            unit = row[0] if row else None
+        if unit is None:
+            return None
+        sql = "SELECT step, max(count(*), max(coalesce(attempt, 1))) FROM cycle WHERE unit = ? GROUP BY step"
+        attempts = dict(self._connection.execute(sql, (unit,)))
+        for _, step, attempt in self._bound.get(unit, ()):
+            attempts[step] = max(attempt, attempts.get(step, 0))
+        return KnownUnit(unit, attempts)
+
+    def appended(self, seq: int, record: Record) -> None:
+        """Remember a fact that the writer has not committed yet."""
+        body = record.body
+        if record.kind is Kind.IDENTIFIER:
+            self._units[body["kind"], body["value"]] = (seq, None if body["op"] == "remove" else body["unit"])
+        elif record.kind is Kind.CYCLE_OPENED:
+            self._steps[body["cycle"]] = (seq, body["step"], body.get("attempt") or 1)
+        elif record.kind is Kind.BINDING and body.get("unit") and body["cycle"] in self._steps:
+            self._bound.setdefault(body["unit"], []).append((seq, *self._steps[body["cycle"]][1:]))
+
+    def committed(self, seq: int) -> None:
+        """Forget what is in the registry by now."""
+        if self._units:
+            self._units = {key: entry for key, entry in self._units.items() if entry[0] > seq}
+        if self._steps:
+            self._steps = {cycle: entry for cycle, entry in self._steps.items() if entry[0] > seq}
+        if self._bound:
+            kept = {unit: [entry for entry in entries if entry[0] > seq] for unit, entries in self._bound.items()}
+            self._bound = {unit: entries for unit, entries in kept.items() if entries}
+
+
+def restored(connection: sqlite3.Connection) -> Restored:
+    """Cycles that are not closed, oldest first, and the last counters."""
+    rows = connection.execute(
+        "SELECT c.cycle, c.station, c.position, c.opened_at_ns, c.opened_by, c.attempt, c.context, c.unit, u.serial,"
+        " c.binding FROM cycle c LEFT JOIN unit u ON u.unit = c.unit WHERE c.state <> 'closed' ORDER BY c.seq"
+    ).fetchall()
+    cycles = []
+    for cycle, station, position, opened_at_ns, opened_by, attempt, context, unit, serial, binding in rows:
+        windows: dict[str, tuple[tuple[int, int], ...]] = {}
+        sql = (
+            "SELECT s.name, w.first_seq, w.last_seq FROM cycle_window w JOIN source s ON s.id = w.source"
+            " WHERE w.cycle = ? ORDER BY w.first_seq"
+        )
+        for group, first, last in connection.execute(sql, (cycle,)):
+            windows[group] = (*windows.get(group, ()), (first, last))
+        cycles.append(
+            OpenCycle(
+                cycle, station, position, opened_at_ns, opened_by, attempt, orjson.loads(context), windows, unit, serial,
+                binding,
+            )
+        )  # fmt: skip
+    counters = {
+        (station, position): (counter, epoch)
+        for station, position, counter, epoch in connection.execute(
+            "SELECT station, position, counter, epoch FROM counter"
+        )
+    }
+    return Restored(tuple(cycles), counters)

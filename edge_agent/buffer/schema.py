@@ -1,0 +1,196 @@
+"""The tables of ``buffer.db``, its views, and the numbered migrations that bring an older file up to date.
+
+A new file is made by running ``TABLES`` and ``VIEWS``. An older one goes through ``MIGRATIONS``, one step a version,
+with sqlite-utils, which is imported only then (it costs 100 ms and 36 MB). sqlite-utils' ``transform()`` silently
+drops triggers, so views and triggers are dropped before and made anew after every migration.
+
+``record`` is the log. ``gap`` holds the ranges of seq that are no longer (or never were) in it, with the hash at
+each range's end, so that the chain can be verified across them. Everything else is a projection, or progress.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from edge_agent.errors import StorageError
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+VERSION = 1
+APPLICATION_ID = 0x45414231  # "EAB1": tells `file` and us that this is an edge-agent buffer
+
+TABLES = """
+CREATE TABLE source (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE record (
+  seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, source INTEGER NOT NULL, at_ns INTEGER NOT NULL,
+  mono_ns INTEGER NOT NULL, synced INTEGER NOT NULL, body BLOB NOT NULL, hash BLOB NOT NULL
+);
+CREATE TABLE gap (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, hash BLOB NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE log (
+  id TEXT NOT NULL UNIQUE, first_seq INTEGER PRIMARY KEY, boot TEXT NOT NULL, agent TEXT NOT NULL,
+  opened_at_ns INTEGER NOT NULL
+);
+
+CREATE TABLE route (name TEXT PRIMARY KEY, attached INTEGER NOT NULL, kinds TEXT NOT NULL, stations TEXT) WITHOUT ROWID;
+CREATE TABLE lane (
+  id INTEGER PRIMARY KEY, route TEXT NOT NULL, number INTEGER NOT NULL, log TEXT NOT NULL, boot TEXT NOT NULL,
+  from_seq INTEGER NOT NULL, to_seq INTEGER, seq INTEGER NOT NULL, n INTEGER NOT NULL,
+  kinds TEXT NOT NULL, stations TEXT, total INTEGER NOT NULL, total_seq INTEGER NOT NULL,
+  UNIQUE (route, log, number)
+);
+CREATE TABLE hole (
+  lane INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, count INTEGER NOT NULL,
+  reason TEXT NOT NULL, PRIMARY KEY (lane, last_seq)
+) WITHOUT ROWID;
+CREATE TABLE dead_letter (
+  route TEXT NOT NULL, lane INTEGER NOT NULL, n INTEGER NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL,
+  at_ns INTEGER NOT NULL, PRIMARY KEY (lane, n)
+) WITHOUT ROWID;
+CREATE INDEX dead_letter_seq ON dead_letter (seq);
+
+CREATE TABLE tagset (tagset TEXT PRIMARY KEY, device TEXT NOT NULL, name TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE tag (
+  tagset TEXT NOT NULL, idx INTEGER NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, unit TEXT NOT NULL,
+  PRIMARY KEY (tagset, idx)
+) WITHOUT ROWID;
+CREATE TABLE claim (
+  config TEXT NOT NULL, station TEXT NOT NULL, position INTEGER NOT NULL, source INTEGER NOT NULL, tag TEXT NOT NULL,
+  PRIMARY KEY (config, station, position, source, tag)
+) WITHOUT ROWID;
+CREATE TABLE station (name TEXT PRIMARY KEY) WITHOUT ROWID;
+
+CREATE TABLE unit (unit TEXT PRIMARY KEY, serial TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX unit_serial ON unit (serial);
+CREATE TABLE identifier (
+  unit TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL,
+  removed_seq INTEGER, PRIMARY KEY (unit, kind, value, seq)
+) WITHOUT ROWID;
+CREATE INDEX identifier_value ON identifier (kind, value) WHERE removed_seq IS NULL;
+
+CREATE TABLE cycle (
+  cycle TEXT PRIMARY KEY, config TEXT NOT NULL, station TEXT NOT NULL, step TEXT NOT NULL, position INTEGER NOT NULL,
+  seq INTEGER NOT NULL, opened_at_ns INTEGER NOT NULL, opened_by TEXT NOT NULL, attempt INTEGER, context TEXT NOT NULL,
+  state TEXT NOT NULL, ended_at_ns INTEGER, closed_by TEXT, result TEXT, complete INTEGER, outcome TEXT,
+  binding TEXT, binding_state TEXT NOT NULL, unit TEXT
+) WITHOUT ROWID;
+CREATE INDEX cycle_unit ON cycle (unit);
+CREATE INDEX cycle_open ON cycle (state) WHERE state <> 'closed';
+CREATE INDEX cycle_age ON cycle (seq);
+CREATE TABLE cycle_window (
+  cycle TEXT NOT NULL, source INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+  PRIMARY KEY (cycle, source, first_seq)
+) WITHOUT ROWID;
+CREATE INDEX cycle_window_seq ON cycle_window (last_seq, first_seq, source);
+CREATE TABLE binding (
+  binding TEXT PRIMARY KEY, cycle TEXT NOT NULL, state TEXT NOT NULL, unit TEXT, serial TEXT, rule TEXT, reason TEXT,
+  candidates TEXT, evidence TEXT, supersedes TEXT, by TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX binding_cycle ON binding (cycle);
+CREATE INDEX binding_unit ON binding (unit);
+CREATE TABLE finding (
+  finding TEXT PRIMARY KEY, code TEXT NOT NULL, severity TEXT NOT NULL, text TEXT NOT NULL, source TEXT NOT NULL,
+  cycle TEXT, position INTEGER, serial TEXT, details TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX finding_cycle ON finding (cycle) WHERE cycle IS NOT NULL;
+CREATE INDEX finding_serial ON finding (serial) WHERE serial IS NOT NULL;
+CREATE INDEX finding_age ON finding (seq);
+CREATE TABLE counter (
+  station TEXT NOT NULL, position INTEGER NOT NULL, counter INTEGER NOT NULL, epoch INTEGER NOT NULL,
+  PRIMARY KEY (station, position)
+) WITHOUT ROWID;
+"""
+
+# The JSON functions of SQLite before 3.45 refuse a BLOB, hence the casts.
+VIEWS = {
+    "reading": """
+CREATE VIEW reading AS
+SELECT u.serial AS serial, c.unit AS unit, c.station AS station, c.step AS step, c.position AS position,
+       c.cycle AS cycle, c.binding_state AS binding_state, s.device || '.' || t.name AS tag, v.value AS value,
+       t.unit AS tag_unit, json_extract(CAST(r.body AS TEXT), '$.status."' || v.key || '"') AS status,
+       r.at_ns AS at_ns, r.seq AS seq
+FROM cycle c
+JOIN cycle_window w ON w.cycle = c.cycle
+JOIN record r ON r.seq BETWEEN w.first_seq AND w.last_seq AND r.source = w.source AND r.kind = 4
+JOIN tagset s ON s.tagset = json_extract(CAST(r.body AS TEXT), '$.tagset')
+JOIN json_each(CAST(r.body AS TEXT), '$.values') v
+JOIN tag t ON t.tagset = s.tagset AND t.idx = v.key
+JOIN claim k ON k.config = c.config AND k.station = c.station AND k.position = c.position
+            AND k.source = w.source AND k.tag = t.name
+LEFT JOIN unit u ON u.unit = c.unit
+""",
+    "cycle_current": """
+CREATE VIEW cycle_current AS
+SELECT c.*, u.serial AS serial, b.rule AS rule, b.reason AS reason
+FROM cycle c LEFT JOIN unit u ON u.unit = c.unit LEFT JOIN binding b ON b.binding = c.binding
+""",
+}
+
+TRIGGERS = {
+    "record_append_only": """
+CREATE TRIGGER record_append_only BEFORE UPDATE ON record
+BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END
+""",
+}
+
+MIGRATIONS: Mapping[int, Callable[[sqlite_utils.Database], None]] = {}
+"""Version reached -> the step that reaches it from the one before. Never change one that was released."""
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Lay out an empty file. Must be the first thing that happens to it: auto_vacuum is set before any table."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in TABLES.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+    _create_views(connection)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def migrate(
+    connection: sqlite3.Connection,
+    migrations: Mapping[int, Callable[[sqlite_utils.Database], None]] = MIGRATIONS,
+    version: int = VERSION,
+) -> None:
+    """Bring an existing file to ``version``, each step in a transaction of its own. Raises StorageError."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > version:
+        raise StorageError(
+            f"the buffer was written by a newer edge-agent (format {found}, this one knows {version})",
+            hint="install the newer edge-agent again, or give this one a data_dir of its own",
+        )
+    if found == version:
+        return
+    import sqlite_utils
+
+    for step in range(found + 1, version + 1):
+        database = sqlite_utils.Database(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _drop_views(connection)
+            migrations[step](database)
+            _create_views(connection)
+            connection.execute(f"PRAGMA user_version = {step}")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def _create_views(connection: sqlite3.Connection) -> None:
+    for statement in (*VIEWS.values(), *TRIGGERS.values()):
+        connection.execute(statement)
+
+
+def _drop_views(connection: sqlite3.Connection) -> None:
+    for name in VIEWS:
+        connection.execute(f"DROP VIEW IF EXISTS {name}")
+    for name in TRIGGERS:
+        connection.execute(f"DROP TRIGGER IF EXISTS {name}")

@@ -1,0 +1,384 @@
+"""The one thread that writes the buffer: takes what waits in the inbox and commits it together.
+
+::
+
+    event loop:  append ──► inbox ──┐                                 ┌──► durable up to seq (one wake-up a commit)
+                 progress ──────────┼──► BEGIN insert project COMMIT ─┤
+                 chores ────────────┘        (synchronous=FULL)       └──► the chore's future
+
+*Group commit.* What waits together commits together. The thread lingers up to 5 ms for more, but only while more than
+one sample waits and no fact does: a fact, or a single sample, commits at once. Seqs become durable strictly in order.
+
+*Chores* (retention slices, new lanes, salvage) run on this thread between commits, one at a time and never while
+records wait longer than one of them takes; each is to last some milliseconds.
+
+*Trouble.* A full disk keeps the batch and tries again with a bounded back-off, for as long as it takes; the inbox then
+fills and ``Buffer.room`` holds the collectors. A damaged file or anything unexpected ends the thread: everything that
+waits is told, and later appends raise.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_agent import clock
+from edge_agent.buffer.lanes import RouteFilter
+from edge_agent.buffer.projection import Entry, Projection, Sources
+from edge_agent.buffer.queries import Passed
+from edge_agent.buffer.steps import step
+from edge_agent.errors import StorageCorrupt, StorageError, StorageFull
+from edge_agent.model import Kind
+
+LINGER_S = 0.005
+PROGRESS_S = 0.2  # progress waits this long for a commit to go with
+TOTALS_S = 5.0  # lanes' totals are stored this often; a restart counts no more than what came after
+BATCH_ROWS = 4096
+IDLE_S = 1.0  # the thread shows that it lives at least this often
+RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+ROW_BYTES = 60  # what a record takes on disk beside its body
+
+T = TypeVar("T")
+Drop = Callable[[sqlite3.Connection], None]
+_INSERT = "INSERT INTO record (seq, kind, source, at_ns, mono_ns, synced, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_SAMPLE = Kind.SAMPLE
+
+
+@dataclass(slots=True)
+class Tracked:
+    """A growing lane, with how many records of the log have passed its filter so far."""
+
+    filter: RouteFilter
+    refused: frozenset[str]
+    total: int
+    total_seq: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the writer has done in this run."""
+
+    rows: int = 0
+    bytes: int = 0
+    commits: int = 0
+    batch: int = 0  # rows of the last commit
+    commit_s: float = 0.0  # duration of the last commit
+    drops: int = 0
+
+
+@dataclass(slots=True)
+class _Inbox:
+    entries: deque[Entry] = field(default_factory=deque)
+    hurry: bool = False
+
+
+class Writer:
+    """Owns the writing connection from ``start`` to ``stop``. Methods are the event loop's unless they say otherwise."""
+
+    def __init__(self, connection: sqlite3.Connection, passed: Passed, head_seq: int, head_hash: bytes) -> None:
+        self.durable_seq = head_seq
+        self.head_hash = head_hash  # of durable_seq; read together through ``head``
+        self.head = (head_seq, head_hash)
+        self.trouble: StorageError | None = None  # why nothing can be committed at the moment
+        self.failed: StorageError | None = None  # why nothing ever will
+        self.held = False  # by policy: the free-disk floor is reached and nothing may go
+        self.counts = Counts()
+        self.beat_s = time.monotonic()
+        self.on_commit: Callable[[int], None] = lambda seq: None
+        self.on_full: Callable[[], None] = lambda: None  # on the writer's thread: give up the ballast
+        self.lanes: dict[int, Tracked] = {}  # the writer thread's own
+        self.drops: dict[int, Drop] = {}  # seq of a drop record -> what its transaction deletes
+        self._connection = connection
+        self._passed = passed
+        self._sources = Sources(connection)
+        self._projection = Projection(connection, self._sources)
+        self._inbox = _Inbox()
+        self._wake = threading.Event()
+        self._waiting = False
+        self._stopping = False
+        self._progress: dict[int, tuple[int, int]] = {}
+        self._dead: list[tuple[str, int, int, int, str, int]] = []
+        self._chores: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
+        self._committed_s = self._totals_s = time.monotonic()
+        self._synced = 0
+        self._synced_s = -1.0
+        self._thread = threading.Thread(target=self._run, name="buffer", daemon=True)
+
+    # --- the event loop's side -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, entries: list[Entry], hurry: bool) -> None:
+        """Hand over numbered entries; ``hurry`` ends the linger."""
+        inbox = self._inbox
+        inbox.entries.extend(entries)
+        if hurry:
+            inbox.hurry = True
+        if self._waiting and (hurry or len(inbox.entries) <= len(entries)):
+            self._wake.set()
+
+    def progress(self, lane: int, seq: int, n: int) -> None:
+        """A lane's new cursor; durable within a commit or PROGRESS_S."""
+        first = not self._progress
+        self._progress[lane] = (seq, n)
+        if first and self._waiting:
+            self._wake.set()
+
+    def dead_letter(self, route: str, lane: int, n: int, seq: int, reason: str) -> None:
+        """A refused record; durable before any progress that is reported after it."""
+        self._dead.append((route, lane, n, seq, reason, time.time_ns()))
+
+    def chore(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Run ``work`` on the writer's thread between commits, in a transaction of its own. Any thread may ask."""
+        future: Future[T] = Future()
+        if self.failed is not None or not self._thread.is_alive():
+            future.set_exception(self.failed or StorageError("the buffer is closed"))
+            return future
+        self._chores.append((work, future))
+        self._wake.set()
+        return future
+
+    def stop(self, timeout_s: float) -> bool:
+        """Commit what waits and end the thread. Blocks; False if it did not end in time."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def is_alive(self) -> bool:
+        """Whether the thread still uses the connection."""
+        return self._thread.is_alive()
+
+    # --- the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._finished():
+                self._wait()
+                batch = self._take()
+                if batch or self._progress_is_due():
+                    self._commit_until_done(batch)
+                self._one_chore()
+        except StorageError as error:
+            self._fail(error)
+        except (sqlite3.Error, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            self._fail(StorageError(f"the buffer's writer failed: {type(error).__name__}: {error}"))
+            raise  # unexpected: shown by threading's hook; the agent ends, systemd starts it again
+        finally:
+            while self._chores:
+                self._chores.popleft()[1].set_exception(self.failed or StorageError("the buffer is closed"))
+
+    def _finished(self) -> bool:
+        return self._stopping and not (self._inbox.entries or self._progress or self._dead or self._chores)
+
+    def _wait(self) -> None:
+        """Until there is something to do; then, while several samples and no fact wait, linger for more."""
+        inbox = self._inbox
+        self._waiting = True
+        try:
+            while not (inbox.entries or self._chores or self._stopping or self._progress_is_due()):
+                self.beat_s = time.monotonic()
+                pending = self._progress or self._dead
+                self._wake.wait(PROGRESS_S - (self.beat_s - self._committed_s) if pending else IDLE_S)
+                self._wake.clear()
+            if 1 < len(inbox.entries) < BATCH_ROWS and not inbox.hurry and not self._stopping:
+                self._wake.clear()
+                if not inbox.hurry:
+                    self._wake.wait(LINGER_S)
+        finally:
+            self._waiting = False
+            self._wake.clear()
+            self.beat_s = time.monotonic()
+
+    def _take(self) -> list[Entry]:
+        if self.held and not self._stopping:
+            time.sleep(0.01)  # room() holds the collectors meanwhile; chores go on
+            return []
+        entries = self._inbox.entries
+        self._inbox.hurry = False
+        return [entries.popleft() for _ in range(min(len(entries), BATCH_ROWS))]
+
+    def _progress_is_due(self) -> bool:
+        if not (self._progress or self._dead):
+            return False
+        return self._stopping or time.monotonic() - self._committed_s >= PROGRESS_S
+
+    def _commit_until_done(self, batch: list[Entry]) -> None:
+        """Commit, whatever it takes. Raises StorageError when trying again is pointless."""
+        progress, self._progress = self._progress, {}
+        dead, self._dead = self._dead, []
+        for attempt in range(2**62):
+            try:
+                self._commit(batch, progress, dead)
+            except sqlite3.Error as error:
+                self._recover(error)
+                if self._stopping and attempt >= len(RETRY_S):
+                    raise self.trouble or StorageFull(str(error)) from error
+                time.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                self.beat_s = time.monotonic()
+                self._one_chore()
+            else:
+                self.trouble = None
+                return
+
+    def _commit(self, batch: list[Entry], progress: dict[int, tuple[int, int]], dead: list[Any]) -> None:
+        connection = self._connection
+        started_s = time.perf_counter()
+        self._projection.begin()
+        step("before_begin")
+        connection.execute("BEGIN IMMEDIATE")
+        rows, digest = self._rows(batch)
+        connection.executemany(_INSERT, rows)
+        step("after_insert")
+        self._projection.apply(batch)
+        step("after_projection")
+        drops = [self.drops[entry[0]] for entry in batch if entry[0] in self.drops] if self.drops else []
+        if drops:
+            with self._passed.lock:  # no route may read rows while they become a hole
+                for drop in drops:
+                    drop(connection)
+                connection.execute("COMMIT")
+        else:
+            self._store_progress(progress, dead)
+            step("before_commit")
+            connection.execute("COMMIT")
+        step("after_commit")
+        self._after_commit(batch, rows, digest, started_s)
+        if drops:
+            self._progress = progress | self._progress
+            self._dead = dead + self._dead
+
+    def _rows(self, batch: list[Entry]) -> tuple[list[tuple[Any, ...]], bytes]:
+        """The table's rows with their hashes, and the new head's hash."""
+        source_id, synced, digest = self._sources.id, self._is_synced(), self.head_hash
+        rows = []
+        for seq, record, body in batch:
+            kind, name, (at_ns, mono_ns) = int(record.kind), record.source, record.at
+            text = f"{seq}|{kind}|{name}|{at_ns}|{mono_ns}|{synced}|".encode()
+            digest = sha256(digest + text + body).digest()
+            rows.append((seq, kind, source_id(name), at_ns, mono_ns, synced, body, digest))
+        return rows, digest
+
+    def _is_synced(self) -> int:
+        now_s = time.monotonic()
+        if now_s - self._synced_s >= 1.0:
+            self._synced, self._synced_s = int(clock.synchronised()), now_s
+        return self._synced
+
+    def _store_progress(self, progress: dict[int, tuple[int, int]], dead: list[Any]) -> None:
+        if dead:
+            self._connection.executemany("INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)", dead)
+        if progress:
+            step("progress_before")
+            self._connection.executemany(
+                "UPDATE lane SET seq = max(seq, ?), n = max(n, ?) WHERE id = ?",
+                [(seq, n, lane) for lane, (seq, n) in progress.items()],
+            )
+            step("progress_after")
+        if self._committed_s - self._totals_s >= TOTALS_S or self._stopping:
+            self._totals_s = self._committed_s
+            self._connection.executemany(
+                "UPDATE lane SET total = ?, total_seq = ? WHERE id = ?",
+                [(lane.total, lane.total_seq, id) for id, lane in self.lanes.items()],
+            )
+
+    def _after_commit(self, batch: list[Entry], rows: list[Any], digest: bytes, started_s: float) -> None:
+        self._committed_s = self.beat_s = time.monotonic()
+        counts = self.counts
+        counts.commits += 1
+        counts.commit_s = time.perf_counter() - started_s
+        if not batch:
+            return
+        seq = batch[-1][0]
+        counts.rows += len(batch)
+        counts.batch = len(batch)
+        counts.bytes += sum([len(entry[2]) for entry in batch]) + ROW_BYTES * len(batch)
+        for lane in self.lanes.values():
+            kinds, refused = lane.filter.kinds, lane.refused
+            if refused:
+                passes = lane.filter.passes
+                lane.total += sum(passes(record.kind, record.source, refused) for _, record, _ in batch)
+            else:
+                lane.total += sum([row[1] in kinds for row in rows])
+            lane.total_seq = seq
+        self.head_hash = digest
+        self.durable_seq = seq
+        self.head = (seq, digest)
+        step("before_notify")
+        self.on_commit(seq)
+
+    def _one_chore(self) -> None:
+        if not self._chores:
+            return
+        work, future = self._chores.popleft()
+        if not future.set_running_or_notify_cancel():
+            return
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+            connection.execute("COMMIT")
+        except (sqlite3.Error, StorageError) as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and is_damage(error):
+                future.set_exception(error)
+                raise StorageCorrupt(f"the buffer is damaged: {error}", hint=_DAMAGE_HINT) from error
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    # --- trouble ---------------------------------------------------------------------------------------------
+
+    def _recover(self, error: sqlite3.Error) -> None:
+        """After a failed transaction: roll back, and say what is wrong. Raises when there is no going on."""
+        if self._connection.in_transaction:  # a full disk has rolled it back already
+            self._connection.execute("ROLLBACK")
+        self._projection.undo()
+        self._sources.reload()
+        if is_damage(error):
+            raise StorageCorrupt(f"the buffer is damaged: {error}", hint=_DAMAGE_HINT) from error
+        if not can_pass(error):
+            raise StorageError(f"the buffer cannot be written: {error}") from error
+        self.trouble = StorageFull(
+            f"the buffer cannot be written: {error}", hint="free disk space; nothing is lost meanwhile"
+        )
+        self.on_full()
+
+    def _fail(self, error: StorageError) -> None:
+        self.failed = self.trouble = error
+        self.on_commit(self.durable_seq)
+
+
+_DAMAGE_HINT = "restart the agent: it sets the file aside and salvages what is readable"
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """SQLite says that the file's content is wrong."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+def can_pass(error: sqlite3.Error) -> bool:
+    """A full disk, a refused write or a lock: it may be over later."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
+
+
+def open_writing(path: Path) -> sqlite3.Connection:
+    """The connection for writing; used by one thread at a time, so sqlite3's own check of that is off."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA cache_size = -4096")
+    return connection
