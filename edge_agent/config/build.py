@@ -1,0 +1,322 @@
+"""Stations as written, and the devices' shapes, to the binder's plan.
+
+Judges what makes sense only together: is the end's tag polled, can ack be written, do two stations want the same
+scanner. A mistake is a problem at its line, and then the plan is not to be used.
+
+Claims: what a position names is its; and all tags of a device that only one station uses, if that has one position.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from edge_agent.binding.plan import (
+    Characteristic,
+    Context,
+    Edge,
+    Handshake,
+    Plan,
+    Position,
+    ResultRule,
+    Resume,
+    Station,
+    StorePolicy,
+    TagRef,
+)
+from edge_agent.config.devices import Device, Known
+from edge_agent.config.references import References
+from edge_agent.config.report import Path, Problems
+from edge_agent.config.settings import HandshakeSettings, ResultSettings, StationSettings
+from edge_agent.driver import Group
+from edge_agent.model import Result, Value
+
+GAP_POLLS = 10
+MIN_GAP_S = 1.0
+_INTEGERS = ("int16", "uint16", "int32", "uint32", "int64", "uint64")
+_NUMBERS = (*_INTEGERS, "float32", "float64")
+_COUNTERS = {"uint16": 16, "uint32": 32}
+
+
+def build_plan(
+    stations: Mapping[str, StationSettings],
+    known: Mapping[str, Known],
+    devices: Mapping[str, Device],
+    problems: Problems,
+) -> Plan:
+    """The plan of the line. Only to be used if ``problems`` is empty afterwards."""
+    builders = [_StationBuilder(name, settings, known, problems) for name, settings in stations.items()]
+    built = [builder.build() for builder in builders]
+    _no_sharing("scanner", [builder.scanners for builder in builders], problems)
+    _no_sharing("ack", [builder.acks for builder in builders], problems)
+    uses = Counter(device for builder in builders for device in builder.refs.devices)
+    whole = [
+        _claiming_devices(station, builder.refs, {device for device in builder.refs.devices if uses[device] == 1})
+        for station, builder in zip(built, builders, strict=True)
+    ]
+    groups = {group.tagset.source: group for device in devices.values() for group in device.shape.groups.values()}
+    ends = [position.end for station in whole for position in station.positions]
+    delimiting = {end.ready.group if isinstance(end, Handshake) else end.tag.group for end in ends if end is not None}
+    gap_s = {
+        source: max(GAP_POLLS * group.poll_s, MIN_GAP_S)
+        for source, group in groups.items()
+        if source in delimiting and group.poll_s is not None
+    }
+    return Plan(tuple(whole), {source: _store(group) for source, group in groups.items()}, gap_s)
+
+
+@dataclass(slots=True)
+class _StationBuilder:
+    """One station; a method a section, each of which reports what is wrong there."""
+
+    name: str
+    settings: StationSettings
+    known: Mapping[str, Known]
+    problems: Problems
+    refs: References = field(init=False)
+    path: Path = field(init=False)
+    acks: dict[str, Path] = field(default_factory=dict)
+    scanners: dict[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.refs = References(self.known, self.settings.positions, self.problems)
+        self.path = ("stations", self.name)
+
+    def build(self) -> Station:
+        identity = self.settings.identity
+        where = (*self.path, "identity")
+        if identity.when == "in_data" and self.settings.cycle.end.next_scan:
+            hint = "write cycle: {end: {handshake: ...}} or cycle: {end: {tag: ...}}"
+            self.problems.add((*where, "when"), "in_data needs a trigger that ends the cycle", hint)
+        self._check_identity(where)
+        if isinstance(identity.scan, str) and len(self.settings.positions) > 1 and identity.scan:
+            hint = "write one scanner a position, e.g. scan: {1: gate_a, 2: gate_b}"
+            self.problems.add((*where, "scan"), "one scanner for several positions cannot tell them apart", hint)
+        context = tuple(self._context())
+        return Station(
+            name=self.name,
+            step=self.settings.step,
+            identity=identity.when,
+            pattern=self.refs.pattern(identity.pattern, (*where, "pattern"), "serial"),
+            positions=tuple(self._position(number, context) for number in self.settings.positions),
+            context=context,
+            bounce_s=identity.bounce,
+            timeout_s=self.settings.cycle.timeout,
+            min_s=self.settings.cycle.min_time,
+        )
+
+    def _position(self, number: int, context: tuple[Context, ...]) -> Position:
+        end = self._end(number)
+        serial = self._serial(number, end)
+        collect = tuple(self._collect(number))
+        result = self._result(number)
+        resume = self._resume(number)
+        named: list[TagRef | None] = [serial, resume.cycle_number, resume.serial]
+        named += [one.tag for one in collect] + [one.tag for one in context] + [result.tag if result else None]
+        if isinstance(end, Handshake):
+            named += [end.ready, end.counter, self._readable(end.ack)]
+        elif end is not None:
+            named.append(end.tag)
+        return Position(
+            number=number,
+            scanner=self._scanner(number),
+            serial=serial,
+            end=end,
+            collect=collect,
+            result=result,
+            resume=resume,
+            claims=_claims([tag for tag in named if tag is not None] + self._tags(number)),
+        )
+
+    # --- identity ---
+
+    def _check_identity(self, where: Path) -> None:
+        identity = self.settings.identity
+        if identity.when == "before" and identity.scan is None:
+            self.problems.add((*where, "scan"), "is missing", "a unit identified before work needs scan: <scanner>")
+        if identity.when == "before" and identity.tag is not None:
+            self.problems.add((*where, "tag"), "belongs to when: in_data", "take it away, or write when: in_data")
+        if identity.when == "in_data" and identity.tag is None:
+            hint = "name the tag that holds the serial: tag: <device.tag>"
+            self.problems.add((*where, "tag"), "is missing", hint)
+        if identity.when == "in_data" and identity.scan is not None:
+            self.problems.add((*where, "scan"), "belongs to when: before", "take it away, or write when: before")
+
+    def _scanner(self, number: int) -> str | None:
+        name, where = self.refs.at(self.settings.identity.scan, number, (*self.path, "identity", "scan"))
+        scanner = self.refs.scanner(name, where)
+        if scanner is not None:
+            if scanner in self.scanners and self.scanners[scanner] != where:
+                what = f"{scanner} stands at another position too: a scan could not tell which is meant"
+                self.problems.add(where, what, "name a scanner of its own for each position")
+            self.scanners.setdefault(scanner, where)
+        return scanner
+
+    def _serial(self, number: int, end: Handshake | Edge | None) -> TagRef | None:
+        name, where = self.refs.at(self.settings.identity.tag, number, (*self.path, "identity", "tag"))
+        tag = self.refs.tag(name, where)
+        if tag is not None and end is not None:
+            group = end.read or (end.tag.group if isinstance(end, Edge) else "")
+            if tag.group != group:
+                what = f"{name} is in {tag.group}, so it may name the unit before or after this one"
+                self.problems.add(where, what, f"move it to {group}, which is read when the cycle ends")
+        return tag
+
+    def _resume(self, number: int) -> Resume:
+        found = []
+        for key, value in (
+            ("cycle_number", self.settings.resume.cycle_number),
+            ("serial", self.settings.resume.serial),
+        ):
+            name, where = self.refs.at(value, number, (*self.path, "resume", key), needed=False)
+            found.append(self.refs.tag(name, where, polled=True))
+        return Resume(*found)
+
+    # --- cycle ---
+
+    def _end(self, number: int) -> Handshake | Edge | None:
+        end, path = self.settings.cycle.end, (*self.path, "cycle", "end")
+        if end.handshake is not None:
+            return self._handshake(number, end.handshake, (*path, "handshake"))
+        name, where = self.refs.at(end.tag, number, (*path, "tag"))
+        tag = self.refs.tag(name, where, polled=True, types=("bool", *_INTEGERS))
+        group, where = self.refs.at(end.read, number, (*path, "read"))
+        read = self.refs.group(group, where)
+        return Edge(tag, end.edge != "falling", read) if tag is not None else None
+
+    def _handshake(self, number: int, settings: HandshakeSettings, path: Path) -> Handshake | None:
+        name, where = self.refs.at(settings.ready, number, (*path, "ready"))
+        ready = self.refs.tag(name, where, polled=True, types=("bool", *_INTEGERS))
+        name, where = self.refs.at(settings.ack, number, (*path, "ack"))
+        ack = self.refs.writable(name, where)
+        if ack is not None:
+            self.acks.setdefault(ack, where)
+        name, where = self.refs.at(settings.read, number, (*path, "read"))
+        read = self.refs.group(name, where)
+        name, where = self.refs.at(settings.counter, number, (*path, "counter"), needed=False)
+        counter = self.refs.tag(name, where, types=tuple(_COUNTERS))
+        if counter is not None and ready is not None and read is not None and counter.group not in (ready.group, read):
+            what = f"{name} is in {counter.group}, but must be read together with the result"
+            self.problems.add(where, what, f"move it to {read} or to {ready.group}")
+        if ready is None or ack is None or read is None:
+            return None
+        bits = _COUNTERS.get(self.refs.type_of(counter), 16) if counter is not None else 16
+        return Handshake(ready, ack, counter, bits, read)
+
+    # --- what is collected ---
+
+    def _collect(self, number: int) -> Iterable[Characteristic]:
+        for name, settings in self.settings.collect.items():
+            low, high = settings.limits or (None, None)
+            ref, where = self.refs.at(settings.tag, number, (*self.path, "collect", name, "tag"), needed=False)
+            tag = self.refs.tag(ref, where, types=_NUMBERS if settings.limits else ())
+            if tag is not None:
+                yield Characteristic(name, tag, settings.required, low, high)
+
+    def _result(self, number: int) -> ResultRule | None:
+        settings = self.settings.result
+        if settings is None:
+            return None
+        name, where = self.refs.at(settings.tag, number, (*self.path, "result", "tag"), needed=False)
+        tag = self.refs.tag(name, where, types=("bool", *_INTEGERS, "string"))
+        if tag is None:
+            return None
+        kind = self.refs.type_of(tag)
+        if settings.meaning is None and kind != "bool":
+            hint = "add e.g. meaning: {1: Passed, 2: Failed}"
+            self.problems.add((*self.path, "result"), f"does not say which {kind} means passed", hint)
+        return ResultRule(tag, self._meaning(settings, kind))
+
+    def _meaning(self, settings: ResultSettings, kind: str) -> dict[Value, Result]:
+        meaning: dict[Value, Result] = {}
+        for text, result in (settings.meaning or {"true": Result.PASSED, "false": Result.FAILED}).items():
+            try:
+                meaning[_value(text, kind)] = result
+            except ValueError:
+                if settings.meaning is not None:
+                    where = (*self.path, "result", "meaning", text)
+                    self.problems.add(where, f"{text!r} is no {kind}", f"write values that {settings.tag} can have")
+        return meaning
+
+    def _context(self) -> Iterable[Context]:
+        for name, settings in self.settings.context.items():
+            path = (*self.path, "context", name)
+            scanner = self.refs.scanner(settings.scan or "", (*path, "scan"))
+            tag = self.refs.tag(settings.tag or "", (*path, "tag"))
+            pattern = self.refs.pattern(settings.pattern, (*path, "pattern"), None)
+            if scanner is not None and settings.pattern is None and scanner in _names(self.settings.identity.scan):
+                hint = "add a pattern that only these labels match"
+                self.problems.add(path, f"{scanner} also scans the units, whose labels would be taken for this", hint)
+            yield Context(name, scanner, pattern, tag)
+
+    def _tags(self, number: int) -> list[TagRef]:
+        path: Path = (*self.path, "tags")
+        globs = self.settings.tags
+        if isinstance(globs, dict):
+            _, path = self.refs.at(dict.fromkeys(globs, ""), number, path, needed=False)
+            globs = globs.get(number, [])
+        return [tag for index, glob in enumerate(globs) for tag in self.refs.matching(glob, (*path, index))]
+
+    def _readable(self, name: str) -> TagRef | None:
+        return next((tag for tag in self.refs.tags_of(name.partition(".")[0]) if tag.name == name), None)
+
+
+# --- small parts ---------------------------------------------------------------------------------------------
+
+
+def _names(value: str | dict[int, str] | None) -> list[str]:
+    return list(value.values()) if isinstance(value, dict) else [value] if value else []
+
+
+def _value(text: str, kind: str) -> Value:
+    """A key of ``meaning`` as a value of the tag. Raises ValueError."""
+    if kind == "bool":
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(text)
+        return text.lower() in ("true", "1")
+    return text if kind == "string" else int(text)
+
+
+def _claims(tags: Iterable[TagRef]) -> dict[str, tuple[str, ...]]:
+    claims: dict[str, dict[str, None]] = {}
+    for tag in sorted(set(tags), key=lambda tag: (tag.group, tag.index)):
+        claims.setdefault(tag.group, {})[tag.name.partition(".")[2]] = None
+    return {group: tuple(names) for group, names in claims.items()}
+
+
+def _claiming_devices(station: Station, refs: References, devices: set[str]) -> Station:
+    """The station with all tags of the devices that only it uses, if it has one position."""
+    if len(station.positions) != 1:
+        return station
+    (position,) = station.positions
+    claims = dict(position.claims)
+    for device in devices:
+        claims |= _claims(refs.tags_of(device))
+    return replace(station, positions=(replace(position, claims=claims),))
+
+
+def _no_sharing(noun: str, uses: list[dict[str, Path]], problems: Problems) -> None:
+    """Two stations cannot use one scanner to identify, nor answer one handshake."""
+    first: dict[str, Path] = {}
+    for station in uses:
+        for name, where in station.items():
+            if name in first:
+                other = ".".join(str(part) for part in first[name])
+                line = problems.root.find(first[name]).line
+                what = f"{name} is the {noun} of {other} too (line {line})"
+                problems.add(where, what, f"give each station a {noun} of its own")
+        first |= {name: where for name, where in station.items() if name not in first}
+
+
+def _store(group: Group) -> StorePolicy:
+    settings = list(group.tags.values())
+    beats = [one.heartbeat for one in settings if one.heartbeat is not None]
+    return StorePolicy(
+        tagset=group.tagset,
+        always=any(one.store == "always" for one in settings),
+        cycle=any(one.store == "cycle" for one in settings),
+        exact=tuple(index for index, one in enumerate(settings) if not one.deadband),
+        deadbands=tuple((index, one.deadband) for index, one in enumerate(settings) if one.deadband),
+        heartbeat_s=min(beats, default=None),
+    )

@@ -1,0 +1,181 @@
+"""One YAML file to a ``Config``: read, parse, validate each section, look up every name, build the plan.
+
+All mistakes are collected and raised together; a mistake in one section hides none in another. Nothing here touches a
+device, the network or data_dir.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.binding.plan import Plan
+from edge_agent.buffer.settings import BufferSettings
+from edge_agent.config.build import build_plan
+from edge_agent.config.devices import Device, Known, load_device
+from edge_agent.config.report import PLAIN_SECRET, SECRET_KEY, Problems, nearest, validate
+from edge_agent.config.report import Path as KeyPath
+from edge_agent.config.risks import find_risks
+from edge_agent.config.settings import NAME, NAME_HINT, AgentSettings, Reported, StationSettings
+from edge_agent.config.tree import Node, parse, read_text
+from edge_agent.driver import DriverSpec
+from edge_agent.errors import ConfigError, Problem
+from edge_agent.routes.settings import MqttRouteSettings
+
+SECTIONS = ("agent", "buffer", "devices", "stations", "routes")
+SINKS = {"mqtt": MqttRouteSettings}
+RESERVED = ("agent",)  # the source of records that are about no station and no device
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration without mistakes. ``id`` changes with every change that is more than comments and order."""
+
+    path: Path
+    id: str  # 12 hex digits
+    agent: AgentSettings
+    buffer: BufferSettings
+    devices: Mapping[str, Device]
+    stations: Mapping[str, StationSettings]
+    plan: Plan
+    routes: Mapping[str, MqttRouteSettings]
+    warnings: tuple[Problem, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """The body of the ``config`` record."""
+        return {
+            "config": self.id,
+            "stations": {
+                station.name: {
+                    "step": station.step,
+                    "identity": station.identity,
+                    "positions": {
+                        str(position.number): {
+                            "claims": {group: list(tags) for group, tags in position.claims.items()},
+                            "characteristics": [one.name for one in position.collect],
+                        }
+                        for position in station.positions
+                    },
+                }
+                for station in self.plan.stations
+            },
+            "devices": {name: device.spec.name for name, device in self.devices.items()},
+        }
+
+
+def load(path: Path) -> Config:
+    """The configuration in ``path``. Raises ConfigError with every mistake in it, in the order of their lines."""
+    text = read_text(path)
+    found: list[Problem] = []
+    root = parse(text, str(path), found)
+    if root is None:
+        raise ConfigError(found)
+    problems = Problems(str(path), root, found)
+    config = _load(path, root, problems) if _sections(root, problems) else None
+    if problems.found or config is None:
+        raise ConfigError(sorted(problems.found, key=lambda problem: problem.line))
+    return config
+
+
+def _load(path: Path, root: Node, problems: Problems) -> Config | None:
+    _no_plain_secrets(root, (), problems)
+    agent, _ = validate(AgentSettings, ("agent",), root.value.get("agent"), problems)
+    buffer, _ = validate(BufferSettings, ("buffer",), root.value.get("buffer", {}), problems)
+    specs: dict[str, DriverSpec] = {}
+    devices: dict[str, Device] = {}
+    known: dict[str, Known] = {}
+    for name, node in _entries(root, "devices", problems).items():
+        device, known[name] = load_device(name, node, problems, specs)
+        if device is not None:
+            devices[name] = device
+    stations: dict[str, StationSettings] = {}
+    for name, node in _entries(root, "stations", problems).items():
+        if name in known:
+            problems.add(("stations", name), "a device has this name too", "give the station another name")
+        station, _ = validate(StationSettings, ("stations", name), node.value, problems, _fill(node))
+        if station is not None:
+            stations[name] = station
+    plan = build_plan(stations, known, devices, problems)
+    routes = _routes(root, problems)
+    if problems.found or agent is None or buffer is None:
+        return None
+    canonical = json.dumps(root.value, sort_keys=True, separators=(",", ":"))
+    config_id = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    risks = find_risks(stations, devices, plan, routes, Problems(str(path), root))
+    return Config(path, config_id, agent, buffer, devices, stations, plan, routes, risks)
+
+
+# --- sections ------------------------------------------------------------------------------------------------
+
+
+def _sections(root: Node, problems: Problems) -> bool:
+    if not isinstance(root.value, dict) or not root.value:
+        problems.add((), "is not a configuration", f"write the sections {', '.join(SECTIONS)}")
+        return False
+    for name in root.value:
+        if name not in SECTIONS:
+            problems.add((name,), "unknown section", nearest(name, SECTIONS))
+    for name in ("agent", "devices"):
+        if not root.value.get(name):
+            problems.add((name,), "is missing" if name not in root.value else "is empty", f"write the section {name}:")
+    return True
+
+
+def _entries(root: Node, section: str, problems: Problems) -> dict[str, Node]:
+    """The named entries of a section; a name that cannot be used is reported, its entry is judged all the same."""
+    node = root.children.get(section)
+    if node is None or node.value is None:
+        return {}
+    if not isinstance(node.value, dict):
+        problems.add((section,), "is not a section of names", f"write {section}: and below it, indented, name: {{...}}")
+        return {}
+    for name in node.value:
+        if not NAME.fullmatch(name):
+            problems.add((section, name), f"{name!r} cannot be a name", NAME_HINT)
+        elif name in RESERVED:
+            problems.add((section, name), f"{name!r} is a name the agent uses itself", "choose another name")
+    return {str(name): child for name, child in node.children.items()}
+
+
+def _fill(station: Node) -> dict[str, Any]:
+    """What stands in for a station's missing keys, so that what it has can be judged all the same."""
+    nothing = Reported()
+    by_tag = "tag" in station.find(("identity",)).children
+    when = {"when": "in_data"} if by_tag else {"when": "before"}
+    references = dict.fromkeys(("ready", "ack", "read", "tag"), nothing)
+    return {"step": "-", "identity": {"when": "before", "scan": nothing}, **when, **references}
+
+
+def _routes(root: Node, problems: Problems) -> dict[str, MqttRouteSettings]:
+    routes: dict[str, MqttRouteSettings] = {}
+    station_names = root.find(("stations",)).children if "stations" in root.children else {}
+    for name, node in _entries(root, "routes", problems).items():
+        path: KeyPath = ("routes", name)
+        data = node.value
+        if isinstance(data, dict):
+            sink = data.get("sink", "mqtt")
+            if not isinstance(sink, str) or sink not in SINKS:
+                problems.add((*path, "sink"), f"no sink is named {sink!r}", nearest(str(sink), SINKS))
+                data = data | {"sink": "mqtt"}
+            wanted = data.get("stations")
+            for index, station in enumerate(wanted if isinstance(wanted, list) else []):
+                if isinstance(station, str) and station not in station_names:
+                    hint = nearest(station, map(str, station_names))
+                    problems.add((*path, "stations", index), f"no station is named {station!r}", hint)
+        route, _ = validate(MqttRouteSettings, path, data, problems)
+        if route is not None:
+            routes[name] = route
+    return routes
+
+
+def _no_plain_secrets(node: Node, path: KeyPath, problems: Problems) -> None:
+    for key, child in node.children.items():
+        where = (*path, key)
+        if child.children:
+            _no_plain_secrets(child, where, problems)
+        elif isinstance(key, str) and SECRET_KEY.fullmatch(key) and child.value is not None:
+            problems.add(where, *PLAIN_SECRET)

@@ -1,0 +1,154 @@
+"""Names that stations use, looked up in the devices: each miss a problem at its line, with the nearest valid name.
+
+A method returns None when there is nothing there or it has reported why not; callers only go on with what is found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from edge_agent.binding.plan import TagRef
+from edge_agent.config.devices import Known
+from edge_agent.config.report import Path, Problems, nearest
+
+Reference = str | dict[int, str] | None
+
+
+class References:
+    """Looks up what one station names. ``devices`` are those the station has referred to so far."""
+
+    def __init__(self, known: Mapping[str, Known], positions: Collection[int], problems: Problems) -> None:
+        self._known = known
+        self._positions = positions
+        self._problems = problems
+        self.devices: set[str] = set()
+
+    def at(self, value: Reference, position: int, path: Path, *, needed: bool = True) -> tuple[str, Path]:
+        """What ``value`` says for one position, and where it says so; "" when it says nothing."""
+        if not isinstance(value, dict):
+            return value or "", path
+        for other in sorted(value.keys() - self._positions):
+            hint = f"add {other} to positions: of the station, or take it away here"
+            self._problems.add((*path, str(other)), f"the station has no position {other}", hint)
+        if position not in value and needed:
+            self._problems.add(path, f"position {position} is missing", f"add {position}: ... here")
+        return value.get(position, ""), (*path, str(position))
+
+    def tag(self, ref: str, path: Path, *, polled: bool = False, types: Sequence[str] = ()) -> TagRef | None:
+        """The place of "device.tag"; with ``polled`` it must be read without being asked for."""
+        known = self._owner(ref, path, "tag")
+        if known is None:
+            return None
+        name = ref.partition(".")[2]
+        if name not in known.tags:
+            self._problems.add(path, f"{known.name} has no tag {name!r}", nearest(name, known.tags, f"{known.name}."))
+            return None
+        if not known.whole:
+            return None
+        place = known.places.get(name)
+        if place is None:
+            self._problems.add(path, f"{ref} is only written, never read", "move the tag into a group of the device")
+            return None
+        if polled and place.group not in known.polled:
+            hint = f"give {place.group} a poll: interval, or move the tag to a polled group"
+            self._problems.add(path, f"{ref} is only read on a trigger, and this must be polled", hint)
+        if types and place.tag.type not in types:
+            hint = f"name a tag of type {' or '.join(types)}"
+            self._problems.add(path, f"{ref} is a {place.tag.type}, which does not fit here", hint)
+        return TagRef(place.group, place.index, ref, place.tag.unit)
+
+    def type_of(self, ref: TagRef) -> str:
+        """The tag's data type."""
+        device, _, name = ref.name.partition(".")
+        return self._known[device].places[name].tag.type
+
+    def tags_of(self, device: str) -> list[TagRef]:
+        """Every tag of a device that is read."""
+        places = self._known[device].places
+        return [TagRef(place.group, place.index, f"{device}.{name}", place.tag.unit) for name, place in places.items()]
+
+    def group(self, ref: str, path: Path) -> str | None:
+        """ "device.group" if it exists."""
+        known = self._owner(ref, path, "group")
+        if known is None:
+            return None
+        name = ref.partition(".")[2]
+        if name not in known.groups:
+            self._problems.add(
+                path, f"{known.name} has no group {name!r}", nearest(name, known.groups, f"{known.name}.")
+            )
+            return None
+        return ref
+
+    def writable(self, ref: str, path: Path) -> str | None:
+        """ "device.tag" if the agent may write it."""
+        known = self._owner(ref, path, "tag")
+        if known is None:
+            return None
+        name = ref.partition(".")[2]
+        if name not in known.tags:
+            self._problems.add(path, f"{known.name} has no tag {name!r}", nearest(name, known.tags, f"{known.name}."))
+            return None
+        if known.whole and name not in known.writable:
+            self._problems.add(path, f"{ref} may not be written", f"write `write: true` at the tag {name!r}")
+            return None
+        return ref
+
+    def scanner(self, name: str, path: Path) -> str | None:
+        """The device if it scans."""
+        if not name:
+            return None
+        known = self._known.get(name)
+        scanners = [one.name for one in self._known.values() if one.scans]
+        if known is None:
+            self._problems.add(path, f"no device is named {name!r}", nearest(name, scanners or self._known))
+            return None
+        if known.whole and not known.scans:
+            self._problems.add(path, f"{name} is no scanner", nearest(name, scanners) or "define a device that scans")
+            return None
+        self.devices.add(name)
+        return name
+
+    def matching(self, glob: str, path: Path) -> list[TagRef]:
+        """The tags that "device.glob" names; a glob that names none is a problem."""
+        known = self._owner(glob, path, "tag")
+        if known is None:
+            return []
+        pattern = glob.partition(".")[2]
+        names = [name for name in known.tags if fnmatchcase(name, pattern)]
+        if not names:
+            hint = nearest(pattern, known.tags, f"{known.name}.")
+            self._problems.add(path, f"{known.name} has no tag that matches {pattern!r}", hint)
+        found = ((name, known.places.get(name)) for name in names)
+        return [TagRef(at.group, at.index, f"{known.name}.{name}", at.tag.unit) for name, at in found if at]
+
+    def pattern(self, text: str | None, path: Path, group: str | None) -> re.Pattern[str] | None:
+        """The compiled expression; with ``group`` it must have a group of that name."""
+        if text is None:
+            return None
+        try:
+            pattern = re.compile(text)
+        except re.error as error:
+            self._problems.add(path, f"is no regular expression: {error}", r"e.g. '^(?P<serial>SN\d{8})$'")
+            return None
+        if group is not None and group not in pattern.groupindex:
+            hint = rf"mark it, e.g. '^(?P<{group}>SN\d{{8}})$'"
+            self._problems.add(path, f"does not say which part is the {group}", hint)
+        return pattern
+
+    def _owner(self, ref: str, path: Path, noun: str) -> Known | None:
+        if not ref:
+            return None
+        device, dot, rest = ref.partition(".")
+        if not dot or not rest:
+            hint = nearest(device, self._known) if device not in self._known else ""
+            self._problems.add(path, f"{ref!r} is not device.{noun}", hint or f"write {device}.<{noun}>")
+            return None
+        known = self._known.get(device)
+        if known is None:
+            self._problems.add(path, f"no device is named {device!r}", nearest(device, self._known))
+            return None
+        self.devices.add(device)
+        return known

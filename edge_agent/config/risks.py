@@ -1,0 +1,109 @@
+"""What is allowed but risky, told by ``check`` and at the start. A warning never stops the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from edge_agent.binding.plan import Plan, TagRef
+from edge_agent.config.devices import Device
+from edge_agent.config.report import Path, Problems
+from edge_agent.config.settings import StationSettings
+from edge_agent.errors import Problem
+from edge_agent.routes.settings import MqttRouteSettings
+
+MAX_REQUESTS_PER_S = 100.0  # a PLC answers one request in 5 to 20 ms
+MAX_NAMED = 5
+
+
+def find_risks(
+    stations: Mapping[str, StationSettings],
+    devices: Mapping[str, Device],
+    plan: Plan,
+    routes: Mapping[str, MqttRouteSettings],
+    notes: Problems,
+) -> tuple[Problem, ...]:
+    """Every warning, in the order of their lines. ``notes`` is an empty collection for this file."""
+    for name, station in stations.items():
+        _station(name, station, notes)
+    _stale_results(plan, notes)
+    for name, device in devices.items():
+        _device(name, device, plan, notes)
+    for name, route in routes.items():
+        _route(name, route, notes)
+    if not routes:
+        notes.add(("routes",), "nothing is sent anywhere", "add a route, e.g. mes: {sink: mqtt, ...}")
+    return tuple(sorted(notes.found, key=lambda note: note.line))
+
+
+def _station(name: str, station: StationSettings, notes: Problems) -> None:
+    path = ("stations", name, "cycle")
+    handshake = station.cycle.end.handshake
+    if handshake is not None and handshake.counter is None:
+        what = "without a counter, a result read after a restart may be a double and stays ambiguous"
+        notes.add((*path, "end", "handshake"), what, "add counter: <tag that counts finished cycles>")
+    if "timeout" not in station.cycle.model_fields_set:
+        what = f"no timeout: a cycle without an end stays open for {station.cycle.timeout / 60:.0f} minutes"
+        notes.add(path, what, "add timeout: somewhat longer than the longest cycle, e.g. 5min")
+
+
+def _stale_results(plan: Plan, notes: Problems) -> None:
+    """Values that are polled beside the trigger may be the previous unit's."""
+    for station in plan.stations:
+        for position in station.positions:
+            read = position.end.read if position.end is not None else None
+            if read is None:
+                continue
+            tags: list[tuple[Path, TagRef]] = [(("collect", one.name, "tag"), one.tag) for one in position.collect]
+            if position.result is not None:
+                tags.append((("result", "tag"), position.result.tag))
+            for path, tag in tags:
+                if tag.group != read:
+                    what = f"{tag.name} is not in {read}, so it may still show the previous unit's value"
+                    notes.add(("stations", station.name, *path), what, f"move the tag to {read}")
+
+
+def _device(name: str, device: Device, plan: Plan, notes: Problems) -> None:
+    claimed: dict[str, set[str]] = {}
+    for station in plan.stations:
+        for position in station.positions:
+            for source, tags in position.claims.items():
+                claimed.setdefault(source, set()).update(tags)
+    rate = 0.0
+    unclaimed: list[str] = []
+    for group in device.shape.groups.values():
+        names = [tag.name for tag in group.tagset.tags]
+        unclaimed += [tag for tag in names if tag not in claimed.get(group.tagset.source, ())]
+        if group.poll_s:
+            rate += (1 + len(names) // 125) / group.poll_s
+    if unclaimed:
+        more = f" and {len(unclaimed) - MAX_NAMED} more" if len(unclaimed) > MAX_NAMED else ""
+        what = f"no station claims {', '.join(unclaimed[:MAX_NAMED])}{more}: their readings get no serial"
+        notes.add(("devices", name), what, f'name them in a station, e.g. tags: ["{name}.{unclaimed[0]}"]')
+    if rate > MAX_REQUESTS_PER_S:
+        what = f"is asked at least {rate:.0f} times a second; most PLCs cannot answer that often"
+        notes.add(("devices", name), what, "poll slower, or put more tags into one group")
+
+
+def _route(name: str, route: MqttRouteSettings, notes: Problems) -> None:
+    path = ("routes", name)
+    if route.confirm == "broker":
+        what = "confirm: broker only shows that the broker has it, not that anybody received it"
+        notes.add((*path, "confirm"), what, "let the consumer confirm, then write confirm: receiver")
+    if route.version == "3.1.1":
+        what = "MQTT 3.1.1 does not tell when the broker refuses a message: it then looks delivered to the broker"
+        notes.add((*path, "version"), what, "use version 5 if the broker can")
+    if route.url.startswith("mqtt://") and not _is_loopback(route.url):
+        hint = "write mqtts://host:8883, and tls: {ca: file} for an own CA"
+        notes.add((*path, "url"), "mqtt:// is not encrypted: everyone on the network can read and forge", hint)
+    if route.username is None and not _is_loopback(route.url) and route.tls.cert is None:
+        notes.add(path, "the broker is used without a login", "add username: and password: {file: ...}")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

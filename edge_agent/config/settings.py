@@ -1,0 +1,264 @@
+"""What the config may say of the agent and its stations. Buffer, devices and routes bring their own models.
+
+The models are the YAML's shape, key by key, strict; the descriptions are what editors show. What only makes sense
+together with the devices (does the tag exist, can it be written) is judged in :mod:`edge_agent.config.build`.
+
+A reference to a device or tag is one value for all positions of the station, or a map of position to value.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from edge_agent.driver import Duration, Settings
+from edge_agent.model import Result
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NAME_HINT = "use letters, digits, _ and -, begin with a letter or digit, at most 64"
+MAX_POSITION = 999
+
+
+def check_name(name: str) -> str:
+    """``name`` if it can name an agent, device, group, tag, station or route. Raises ValueError."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a name; {NAME_HINT}")
+    return name
+
+
+def _topic_level(name: str) -> str:
+    if not name or len(name) > 64 or not name.isprintable() or name != name.strip():
+        raise ValueError(f"{name[:64]!r} cannot be a level of a topic; write 1 to 64 printable characters")
+    if name[0] in "_$" or any(sign in name for sign in "/+#"):
+        raise ValueError(f"{name!r} cannot be a level of a topic; leave out / + # and a leading _ or $")
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{NAME.pattern}$"})]
+TopicLevel = Annotated[
+    str, AfterValidator(_topic_level), Field(json_schema_extra={"pattern": "^[^/+#_$][^/+#]*$", "maxLength": 64})
+]
+
+
+class LocationSettings(Settings):
+    """Where the line is; the upper levels of every topic."""
+
+    enterprise: TopicLevel = Field(description="company, e.g. acme")
+    site: TopicLevel = Field(description="plant, e.g. suzhou")
+    area: TopicLevel = Field(description="shop or hall, e.g. assembly")
+    line: TopicLevel = Field(description="production line, e.g. L3")
+
+
+class AgentSettings(Settings):
+    """Who this agent is and where it keeps its data."""
+
+    id: Name = Field(description="unique among all agents that reach one broker, e.g. l3-pc1")
+    location: LocationSettings
+    data_dir: str = Field(min_length=1, description="directory of the buffer, e.g. /var/lib/edge-agent")
+
+    @property
+    def data_path(self) -> Path:
+        """``data_dir`` as a path."""
+        return Path(self.data_dir)
+
+
+# --- stations ------------------------------------------------------------------------------------------------
+
+
+class Reported(str):
+    """Stands where a reference is missing and that has been reported: it is looked up nowhere."""
+
+
+def _number(key: Any) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", str(key)):
+        raise ValueError(f"{key!r} is no position; write {{1: ..., 2: ...}}")
+    return int(key)
+
+
+def _one_or_by_position(value: Any) -> str | dict[int, str]:
+    if isinstance(value, dict) and value and all(isinstance(item, str) and item for item in value.values()):
+        return {_number(key): item for key, item in value.items()}
+    if not isinstance(value, str) or not (value or isinstance(value, Reported)):
+        raise ValueError("is no reference; write one name, or one a position: {1: ..., 2: ...}")
+    return value
+
+
+def _list_or_by_position(value: Any) -> list[str] | dict[int, list[str]]:
+    lists = list(value.values()) if isinstance(value, dict) else [value]
+    if not lists or not all(isinstance(one, list) and all(isinstance(item, str) for item in one) for one in lists):
+        raise ValueError('is no list of tags; write ["press.nest1_*"], or one list a position: {1: [...], 2: [...]}')
+    return {_number(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+_MAP = {"type": "object", "minProperties": 1, "propertyNames": {"pattern": "^[1-9][0-9]{0,2}$"}}
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+ByPosition = Annotated[
+    str | dict[int, str],
+    PlainValidator(_one_or_by_position),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _MAP | {"additionalProperties": {"type": "string"}}]}),
+]
+"""One reference for all positions, or position -> reference."""
+TagsByPosition = Annotated[
+    list[str] | dict[int, list[str]],
+    PlainValidator(_list_or_by_position),
+    WithJsonSchema({"anyOf": [_STRINGS, _MAP | {"additionalProperties": _STRINGS}]}),
+]
+
+
+def _when(value: Any) -> Any:
+    if value == "after":
+        raise ValueError("'after' (a scan after the work) is not available yet; write before or in_data")
+    return value
+
+
+class IdentitySettings(Settings):
+    """How the unit in a position becomes known."""
+
+    when: Annotated[Literal["before", "in_data"], BeforeValidator(_when)] = Field(
+        description="before: a scan opens the cycle; in_data: a tag of the PLC's result names the serial"
+    )
+    scan: ByPosition | None = Field(default=None, description="scanner whose scan identifies the unit (when: before)")
+    tag: ByPosition | None = Field(default=None, description="tag that holds the serial (when: in_data)")
+    pattern: str | None = Field(default=None, description="regular expression with the group (?P<serial>...)")
+    bounce: Duration = Field(default=2.0, ge=0, description="the same label within this time is one scan")
+
+
+class HandshakeSettings(Settings):
+    """ready rises, the result is read and committed, ack is set; ready falls, ack is cleared."""
+
+    ready: ByPosition = Field(description="tag that the PLC sets when a result is ready")
+    ack: ByPosition = Field(description="writable tag that the agent sets once the result is safe")
+    counter: ByPosition | None = Field(default=None, description="tag that counts finished cycles: removes doubles")
+    read: ByPosition = Field(description="group that holds the result, e.g. press.result")
+
+
+class EndSettings(Settings):
+    """What ends a cycle: a handshake, a tag's edge, or only the next scan."""
+
+    handshake: HandshakeSettings | None = None
+    tag: ByPosition | None = Field(default=None, description="tag whose edge ends the cycle")
+    edge: Literal["rising", "falling"] | None = Field(default=None, description="which edge of the tag; rising")
+    read: ByPosition | None = Field(default=None, description="group that is read after the edge")
+    next_scan: Literal[True] | None = Field(default=None, description="only the next scan (or the timeout) ends it")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> EndSettings:
+        if sum(way is not None for way in (self.handshake, self.tag, self.next_scan)) != 1:
+            raise ValueError("needs exactly one way to end; write handshake: {...}, or tag: ..., or next_scan: true")
+        if self.tag is None and (self.edge is not None or self.read is not None):
+            raise ValueError("edge and read belong to tag; write tag: <device.tag>, or take them away")
+        return self
+
+
+class CycleSettings(Settings):
+    """When a cycle ends."""
+
+    end: EndSettings = EndSettings(next_scan=True)
+    timeout: Duration = Field(default=3600.0, gt=0, description="an open cycle without an end is Aborted after this")
+    min_time: Duration = Field(default=0.0, ge=0, description="an end sooner than this after the scan is not believed")
+
+    @model_validator(mode="after")
+    def _fits(self) -> CycleSettings:
+        if self.min_time >= self.timeout:
+            raise ValueError("min_time is not shorter than timeout; write a longer timeout")
+        return self
+
+
+def _ordered(limits: list[float | None]) -> list[float | None]:
+    low, high = limits
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"the lower limit {low:g} is above the upper {high:g}; write [low, high]")
+    return limits
+
+
+Limits = Annotated[list[FiniteFloat | None], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+
+
+class CharacteristicSettings(Settings):
+    """A value that is collected with each cycle, and judged if it has limits."""
+
+    tag: ByPosition = Field(description="device.tag that holds the value")
+    required: bool = Field(default=False, description="without it the cycle is incomplete, with a finding")
+    limits: Limits | None = Field(default=None, description="[low, high], inclusive; either may be null")
+
+
+_RESULTS = [result.value for result in Result]
+
+
+def _result(name: Any) -> Result:
+    if name not in _RESULTS:
+        raise ValueError(f"{name!r} is no result; choose from {', '.join(_RESULTS)}")
+    return Result(name)
+
+
+ResultName = Annotated[Result, PlainValidator(_result), WithJsonSchema({"enum": _RESULTS})]
+
+
+class ResultSettings(Settings):
+    """Where the PLC's verdict stands and how it reads."""
+
+    tag: ByPosition = Field(description="device.tag that holds the PLC's verdict")
+    meaning: dict[str, ResultName] | None = Field(
+        default=None, min_length=1, description="value -> result, e.g. {1: Passed, 2: Failed}; bool tags need none"
+    )
+
+
+class ContextSettings(Settings):
+    """One item of a cycle's context: the last scan that matches, or a tag's value."""
+
+    scan: str | None = Field(default=None, description="scanner that reads it")
+    pattern: str | None = Field(default=None, description="regular expression that tells its labels from others")
+    tag: str | None = Field(default=None, description="device.tag that holds it")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ContextSettings:
+        if (self.scan is None) == (self.tag is None):
+            raise ValueError("comes from a scan or from a tag; write scan: <scanner> or tag: <device.tag>")
+        if self.pattern is not None and self.scan is None:
+            raise ValueError("pattern belongs to scan; take it away, or write scan: <scanner>")
+        return self
+
+
+class ResumeSettings(Settings):
+    """Evidence on which a cycle may go on after an observation gap, beyond a re-scan."""
+
+    cycle_number: ByPosition | None = Field(
+        default=None, description="tag that the PLC changes whenever another unit is taken up"
+    )
+    serial: ByPosition | None = Field(default=None, description="tag that names the unit in the position")
+
+
+def _once(positions: list[int]) -> list[int]:
+    if len(set(positions)) != len(positions):
+        raise ValueError("a position stands twice; write each once")
+    return positions
+
+
+Positions = Annotated[list[Annotated[int, Field(ge=1, le=MAX_POSITION)]], AfterValidator(_once)]
+
+
+class StationSettings(Settings):
+    """One station: which unit is there, when its cycle ends, what is collected."""
+
+    step: str = Field(min_length=1, max_length=64, description="the operation, e.g. press-fit")
+    positions: Positions = Field(
+        default=[1], min_length=1, max_length=64, description="nests, cavities or lanes; a single one is 1"
+    )
+    identity: IdentitySettings
+    cycle: CycleSettings = CycleSettings()
+    collect: dict[str, CharacteristicSettings] = Field(default={}, description="characteristic -> where it stands")
+    result: ResultSettings | None = None
+    context: dict[str, ContextSettings] = Field(default={}, description="work order, part number, operator ...")
+    resume: ResumeSettings = ResumeSettings()
+    tags: TagsByPosition = Field(default=[], description='more tags that are this station\'s, e.g. ["press.nest1_*"]')
