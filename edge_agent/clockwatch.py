@@ -11,10 +11,11 @@ import asyncio
 from typing import NoReturn
 
 from edge_agent import clock
-from edge_agent.binding.findings import finding
+from edge_agent.binding.draft import Draft
+from edge_agent.binding.findings import report
 from edge_agent.line import Line
 from edge_agent.logs import Log
-from edge_agent.model import Instant, Kind, Record
+from edge_agent.model import Instant, Kind
 
 LOOK_S = 1.0
 STEP_NS = 500_000_000
@@ -42,9 +43,9 @@ class ClockWatch:
         if abs(step_ns) < STEP_NS:
             return
         log.warning("clock stepped", step_s=round(step_ns / 1e9, 3))
-        self._line.record([Record(Kind.CLOCK_OFFSET, "agent", now, {"step_ns": str(step_ns), "synced": synced})])
-        text = f"the clock was stepped by {step_ns / 1e9:+.3f} s; records keep the time they were given"
         buffer = self._line.buffer
-        self._line.record(
-            [finding(buffer.log, buffer.next_seq, "agent", now, "clock_step", "warning", text, [buffer.next_seq - 1])]
-        )
+        draft = Draft(buffer.log, now, buffer.next_seq)
+        seq = draft.add(Kind.CLOCK_OFFSET, "agent", {"step_ns": str(step_ns), "synced": synced})
+        text = f"the clock was stepped by {step_ns / 1e9:+.3f} s; records keep the time they were given"
+        report(draft, "agent", "clock_step", text, evidence=[seq])
+        self._line.record(draft.records)

@@ -25,6 +25,7 @@ SEVERITY = {
     "limit_violated": "error",
     "unmapped_code": "error",
     "cycle_timeout": "warning",
+    "clock_step": "warning",
 }
 
 
