@@ -1,15 +1,21 @@
-"""The embedded broker of the demo: rumqttd out of the ``iotcore`` wheel, MQTT 5, on loopback, in a child process.
+"""The embedded broker of the demo: rumqttd out of the ``iotcore`` wheel, MQTT 5, on loopback, in a process of its own.
 
-It keeps nothing over a restart, neither sessions nor retained messages: what makes the demo's outage honest. The child
-dies with this process, since it reads a pipe that we hold.
+    python -m edge_agent.demo.broker CONFIG.toml
+
+It keeps nothing over a restart, neither sessions nor retained messages: what makes the demo's outage honest.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import sys
 from pathlib import Path
 
+from edge_agent.demo.processes import Child
 from edge_agent.errors import EdgeAgentError
 
+START_S = 10.0
 _CONFIG = """\
 id = 0
 
@@ -34,26 +40,46 @@ dynamic_filters = true
 
 
 class BrokerMissing(EdgeAgentError):
-    """The package with the embedded broker is not installed."""
+    """The embedded broker is not installed, or does not start."""
 
 
-class EmbeddedBroker:
-    """An MQTT 5 broker on 127.0.0.1:``port``. ``start`` and ``stop`` block for about 0.1 s, and may alternate."""
+class EmbeddedBroker(Child):
+    """An MQTT 5 broker on 127.0.0.1. ``begin`` and ``kill`` may alternate."""
 
     def __init__(self, directory: Path, port: int) -> None:
-        try:
-            from iotcore import Broker
-        except ImportError as error:
-            raise BrokerMissing("the demo needs a broker", hint="pip install 'edge-agent[demo]'") from error
-        self.url = f"mqtt://127.0.0.1:{port}"
         config = directory / "broker.toml"
         config.write_text(_CONFIG.format(port=port))
-        self._broker = Broker(config_path=str(config))
+        super().__init__(directory / "broker.log", ["edge_agent.demo.broker", str(config)])
+        self._port = port
 
-    def start(self) -> None:
-        """Returns when it accepts connections. Raises OSError when the port is taken."""
-        self._broker.start()
+    async def begin(self) -> None:
+        """Start it; returns when it accepts connections. Raises BrokerMissing."""
+        await self.start()
+        deadline = asyncio.get_running_loop().time() + START_S
+        while self.running and asyncio.get_running_loop().time() < deadline:
+            try:
+                _reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+        raise BrokerMissing("the demo's broker does not start", hint=_hint(self.log))
 
-    def stop(self) -> None:
-        """Kill it; idempotent."""
-        self._broker.stop()
+
+def _hint(log: Path) -> str:
+    last = log.read_text(errors="replace").strip().splitlines()[-1:]
+    return "pip install 'edge-agent[demo]'" if any("iotcore" in line for line in last) else "".join(last)
+
+
+def main() -> None:
+    """The process's entry point."""
+    from iotcore import Broker
+
+    logging.basicConfig(level=logging.WARNING)
+    logging.getLogger("rumqttd").setLevel(logging.CRITICAL)  # it logs its own spans as errors, packet by packet
+    Broker(config_path=sys.argv[1]).run_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -97,10 +97,11 @@ class Line:
         for cell in self.cells:
             wanted = station in (None, cell.wiring.station) and position in (None, cell.wiring.position)
             if wanted and cell.unit is not None:
-                swapped += cell.swap(self._make(), scan=scan)
+                swapped += cell.swap(self.make(), scan=scan)
         return swapped
 
-    def _make(self) -> Unit:
+    def make(self) -> Unit:
+        """The next unit, with what will go wrong with it."""
         self._units += 1
         self._under_way += 1
         order = f"WO-{7740 + self._units // UNITS_OF_AN_ORDER:05d}"
@@ -114,7 +115,7 @@ class Line:
 
     async def _feed(self) -> None:
         while self._feeding:
-            await self._first.put(self._make())
+            await self._first.put(self.make())
             await asyncio.sleep(self._pace * self._random.uniform(1.0, 1.3))
 
     async def _ship(self, unit: Unit) -> None:

@@ -164,3 +164,18 @@ class AgentProcess(Child):
             return await asyncio.to_thread(ask, self._data_dir, "status", timeout_s=2.0)
         except ControlError:
             return None
+
+
+class ReceiverProcess(Child):
+    """``edge-agent listen``: takes over everything that the line's agent sends, commits it to SQLite, confirms."""
+
+    def __init__(self, directory: Path, *, url: str) -> None:
+        self.database = directory / "receiver.db"
+        arguments = ["edge_agent", "listen", url, "--topic", "acme/#", "--db", str(self.database)]
+        super().__init__(directory / "receiver.log", arguments)
+
+
+async def run_visibly(arguments: Sequence[str]) -> int:
+    """One `edge-agent` verb, its output on ours; its exit code."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "edge_agent", *arguments)
+    return await process.wait()
