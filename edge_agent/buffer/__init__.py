@@ -7,5 +7,17 @@ from edge_agent.buffer.log import Buffer
 from edge_agent.buffer.opening import open_buffer
 from edge_agent.buffer.queries import TOMBSTONE, Reader, Row
 from edge_agent.buffer.settings import BufferSettings
+from edge_agent.buffer.trace import Archive, open_readonly
 
-__all__ = ["TOMBSTONE", "Buffer", "BufferSettings", "Lane", "Reader", "RouteFilter", "Row", "open_buffer"]
+__all__ = [
+    "TOMBSTONE",
+    "Archive",
+    "Buffer",
+    "BufferSettings",
+    "Lane",
+    "Reader",
+    "RouteFilter",
+    "Row",
+    "open_buffer",
+    "open_readonly",
+]

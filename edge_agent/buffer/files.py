@@ -113,7 +113,7 @@ def take_lock(files: Files) -> int:
         os.close(descriptor)
         raise StorageBusy(
             f"{files.data_dir} is in use by another edge-agent, process {owner}",
-            hint=f"stop it first (systemctl stop edge-agent, or kill {owner}), or give this agent a data_dir of its own",
+            hint=f"stop it first (systemctl stop edge-agent, or kill {owner}), or give this one a data_dir of its own",
         ) from error
     try:
         os.ftruncate(descriptor, 0)

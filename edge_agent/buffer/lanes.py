@@ -81,7 +81,8 @@ UNFINISHED = "(to_seq IS NULL OR seq < to_seq)"
 
 
 def _lane(row: tuple[Any, ...]) -> Lane:
-    return Lane(*row[:8], RouteFilter.of(row[8], row[9]), row[10])
+    route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id = row
+    return Lane(route, number, log, boot, from_seq, to_seq, seq, n, RouteFilter.of(kinds, stations), id)
 
 
 def unfinished(connection: sqlite3.Connection, route: str) -> list[Lane]:

@@ -6,7 +6,6 @@ last seq and hash, so a copy, a restored snapshot or a lost tail shows as a fork
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import socket
@@ -18,7 +17,7 @@ from typing import Any
 import orjson
 
 from edge_agent import __version__, clock
-from edge_agent.buffer import lanes, schema, witness
+from edge_agent.buffer import lanes, schema
 from edge_agent.buffer.files import Files, prepare, take_lock
 from edge_agent.buffer.ledger import GENESIS, link
 from edge_agent.buffer.log import Buffer
@@ -93,7 +92,8 @@ def _open_log(connection: sqlite3.Connection, agent: str, reason: str) -> Opened
     row = connection.execute("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1").fetchone()
     last_seq, last_hash = row or (0, GENESIS)
     body: dict[str, Any] = {
-        "log": log, "agent": agent, "boot": boot, "host": socket.gethostname(), "version": __version__, "reason": reason,
+        "log": log, "agent": agent, "boot": boot, "host": socket.gethostname(), "version": __version__,
+        "reason": reason,
     }  # fmt: skip
     before = connection.execute("SELECT id FROM log ORDER BY first_seq DESC LIMIT 1").fetchone()
     if before is not None:

@@ -127,8 +127,8 @@ class Projection:
 
     def _cycle_opened(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         self._connection.execute(
-            "INSERT OR IGNORE INTO cycle (cycle, config, station, step, position, seq, opened_at_ns, opened_by, attempt,"
-            " context, state, binding_state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', 'pending')",
+            "INSERT OR IGNORE INTO cycle (cycle, config, station, step, position, seq, opened_at_ns, opened_by,"
+            " attempt, context, state, binding_state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', 'pending')",
             (
                 body["cycle"], body["config"], body["station"], body["step"], body["position"], seq,
                 record.at.at_ns, body["opened_by"], body.get("attempt"), _text(body.get("context", {})),
@@ -149,8 +149,8 @@ class Projection:
             " unit = iif(binding IS NULL, excluded.unit, unit)",
             (
                 cycle, body["config"], body["station"], body["step"], body["position"], seq,
-                int(body["opened_at_ns"]), body.get("opened_by", ""), body.get("attempt"), _text(body.get("context", {})),
-                int(body["ended_at_ns"]), body["closed_by"], body["result"], body["complete"], _text(outcome),
+                int(body["opened_at_ns"]), body.get("opened_by", ""), body.get("attempt"),
+                _text(body.get("context", {})), int(body["ended_at_ns"]), body["closed_by"], body["result"], body["complete"], _text(outcome),
                 binding.get("state", "pending"), _bound_unit(binding),
             ),
         )  # fmt: skip
@@ -205,7 +205,8 @@ class Projection:
             )
         if op == "remove":
             execute(
-                "UPDATE identifier SET removed_seq = ? WHERE unit = ? AND kind = ? AND value = ? AND removed_seq IS NULL",
+                "UPDATE identifier SET removed_seq = ? WHERE unit = ? AND kind = ? AND value = ?"
+                " AND removed_seq IS NULL",
                 (seq, unit, kind, value),
             )
         else:

@@ -60,6 +60,7 @@ class Reader:
     def __init__(self, path: Path, passed: Passed) -> None:
         self._connection = connect(path)
         self._passed = passed
+        self._sources: dict[int, str] = {}
         self._row_bytes = 200.0  # of the rows read last; decides how many to ask for
 
     def close(self) -> None:
@@ -91,15 +92,23 @@ class Reader:
 
     def _fetch(self, lane: Lane, after_seq: int, end: int, limit: int) -> list[Row]:
         kinds = ",".join(str(int(kind)) for kind in lane.filter.kinds)
-        cursor = self._connection.execute(
-            "SELECT r.seq, r.kind, s.name, r.at_ns, r.mono_ns, r.synced, r.body FROM record r CROSS JOIN source s"
-            f" WHERE s.id = r.source AND r.seq > ? AND r.seq <= ? AND r.kind IN ({kinds}) ORDER BY r.seq LIMIT ?",
+        rows = self._connection.execute(
+            "SELECT seq, kind, source, at_ns, mono_ns, synced, body FROM record"
+            f" WHERE seq > ? AND seq <= ? AND kind IN ({kinds}) ORDER BY seq LIMIT ?",
             (after_seq, end, limit),
-        )
-        return list(map(Row._make, cursor.fetchall()))
+        ).fetchall()
+        try:
+            names = self._sources
+            return [Row(seq, kind, names[id], at, mono, synced, body) for seq, kind, id, at, mono, synced, body in rows]
+        except KeyError:  # a source that came after this reader last looked
+            names = self._sources = dict(self._connection.execute("SELECT id, name FROM source"))
+            return [Row(seq, kind, names[id], at, mono, synced, body) for seq, kind, id, at, mono, synced, body in rows]
 
     def _merge_holes(self, lane: Lane, after_seq: int, end: int, rows: list[Row]) -> list[Row]:
-        sql = "SELECT last_seq, count, reason FROM hole WHERE lane = ? AND last_seq > ? AND last_seq <= ? ORDER BY last_seq"
+        sql = (
+            "SELECT last_seq, count, reason FROM hole WHERE lane = ? AND last_seq > ? AND last_seq <= ?"
+            " ORDER BY last_seq"
+        )
         holes = [
             Row(last, TOMBSTONE, "", 0, 0, 1, orjson.dumps({"count": count, "reason": reason}))
             for last, count, reason in self._connection.execute(sql, (lane.id, after_seq, end))
@@ -112,12 +121,9 @@ class Reader:
         return lane.filter.refused(name for (name,) in self._connection.execute("SELECT name FROM station"))
 
     def _cut(self, rows: list[Row], max_bytes: int) -> list[Row]:
-        total = 0
-        for place, row in enumerate(rows):
-            total += len(row.body)
-            if total > max_bytes and place:
-                rows = rows[:place]
-                break
+        total = sum([len(row.body) for row in rows])
+        while total > max_bytes and len(rows) > 1:
+            total -= len(rows.pop().body)
         self._row_bytes = max(16.0, total / len(rows))
         return rows
 
@@ -143,7 +149,10 @@ class Registry:
         if (kind, value) in self._units:
             unit = self._units[kind, value][1]
         else:
-            sql = "SELECT unit FROM identifier WHERE kind = ? AND value = ? AND removed_seq IS NULL ORDER BY seq DESC LIMIT 1"
+            sql = (
+                "SELECT unit FROM identifier WHERE kind = ? AND value = ? AND removed_seq IS NULL"
+                " ORDER BY seq DESC LIMIT 1"
+            )
             row = self._connection.execute(sql, (kind, value)).fetchone()
             unit = row[0] if row else None
         if unit is None:
@@ -192,7 +201,8 @@ def restored(connection: sqlite3.Connection) -> Restored:
             windows[group] = (*windows.get(group, ()), (first, last))
         cycles.append(
             OpenCycle(
-                cycle, station, position, opened_at_ns, opened_by, attempt, orjson.loads(context), windows, unit, serial,
+                cycle, station, position, opened_at_ns, opened_by, attempt, orjson.loads(context), windows, unit,
+                serial,
                 binding,
             )
         )  # fmt: skip

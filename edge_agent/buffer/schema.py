@@ -68,7 +68,7 @@ CREATE TABLE identifier (
   unit TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL,
   removed_seq INTEGER, PRIMARY KEY (unit, kind, value, seq)
 ) WITHOUT ROWID;
-CREATE INDEX identifier_value ON identifier (kind, value) WHERE removed_seq IS NULL;
+CREATE INDEX identifier_value ON identifier (value, kind);
 
 CREATE TABLE cycle (
   cycle TEXT PRIMARY KEY, config TEXT NOT NULL, station TEXT NOT NULL, step TEXT NOT NULL, position INTEGER NOT NULL,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import signal
 
-NAMES = frozenset(
-    """before_begin after_insert after_projection before_commit after_commit before_notify
-    progress_before progress_after witness_before_replace witness_after_replace
-    retention_before_delete retention_after_delete log_open_before log_open_after
-    salvage_before_move salvage_after_move""".split()
+NAMES = (
+    *("before_begin", "after_insert", "after_projection", "before_commit", "after_commit", "before_notify"),
+    *("progress_before", "progress_after", "witness_before_replace", "witness_after_replace"),
+    *("retention_before_delete", "retention_after_delete", "log_open_before", "log_open_after"),
+    *("salvage_before_move", "salvage_after_move"),
 )
 
 _wish = os.environ.get("EDGE_AGENT_KILL_AT")

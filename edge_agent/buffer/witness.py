@@ -4,7 +4,8 @@ It notices what SQLite cannot: damage in the write-ahead log, or a missing one, 
 check passes. A witness that knows a later seq than the database holds is the proof. It also carries what must
 survive a lost database: each route's progress, the open cycles, the last counters.
 
-It is written behind the commits (some seconds late at most) and never decides alone: what is newer in the database wins.
+It is written behind the commits (some seconds late at most) and never decides alone: what is newer in
+the database wins.
 """
 
 from __future__ import annotations
@@ -62,9 +63,12 @@ def collect(connection: sqlite3.Connection, agent: str) -> Witness:
         cycles = [dict(zip(names, row, strict=True)) for row in cursor]
     finally:
         execute("ROLLBACK")
-    tables = ([list(row) for row in rows] for rows in (logs, lanes, routes, counters))
     log = logs[-1][0] if logs else ""
-    return Witness(agent, log, seq, digest.hex(), *tables, cycles)
+    return Witness(agent, log, seq, digest.hex(), _lists(logs), _lists(lanes), _lists(routes), _lists(counters), cycles)
+
+
+def _lists(rows: list[Any]) -> list[list[Any]]:
+    return [list(row) for row in rows]
 
 
 def write(path: Path, witness: Witness) -> None:

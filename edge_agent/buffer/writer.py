@@ -81,7 +81,7 @@ class _Inbox:
 
 
 class Writer:
-    """Owns the writing connection from ``start`` to ``stop``. Methods are the event loop's unless they say otherwise."""
+    """Owns the writing connection from ``start`` to ``stop``. The event loop calls it, unless a method says otherwise."""
 
     def __init__(self, connection: sqlite3.Connection, passed: Passed, head_seq: int, head_hash: bytes) -> None:
         self.durable_seq = head_seq
