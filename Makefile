@@ -41,8 +41,8 @@ format: .venv/.stamp-dev  ## let ruff lay out the source
 bundle: .venv/.stamp-run  ## dist/: all that a line PC without a network needs, this machine's Python and processor
 	@deploy/bundle.sh
 
-test-install: bundle  ## install the bundle below a temporary root, run it, remove it
-	@deploy/test-install.sh
+test-install: .venv/.stamp-dev bundle  ## install that bundle below a temporary root, upgrade, roll back, remove
+	@$(BIN)/pytest tests/e2e/full_install.py
 
 # one resolution for every Python from 3.11 up: a package may need others, or another version, on a newer one
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
