@@ -104,7 +104,7 @@ def translate(message: str) -> str:
         return whole
     for pattern, template in _templates():
         if match := pattern.fullmatch(message):
-            return template.format(*match.groups())
+            return template.format(*(translate(part) if " " in part else part for part in match.groups()))
     return message
 
 

@@ -139,11 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  the last line: whatever it was, the user gets one line and a way on
         if debug:
             traceback.print_exc()
-        sys.stderr.write(_("edge-agent: unexpected {error}").format(error=f"{type(error).__name__}: {error}") + "\n")
-        sys.stderr.write(
-            "  → " + _("this is a bug: run it again with --debug and report the output with `edge-agent version`")
-        )
-        sys.stderr.write("\n")
+        what = _("unexpected {error}").format(error=f"{type(error).__name__}: {error}")
+        hint = _("this is a fault of edge-agent: run it again with --debug and report what it prints")
+        sys.stderr.write(f"edge-agent: {what}\n  → {hint}\n")
         return ExitCode.PROBLEM
     return ExitCode.OK
 

@@ -31,6 +31,16 @@ def emit_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, option=options, default=str).decode())
 
 
+def instants_as_text(value: Any) -> Any:
+    """A copy in which every ``..._ns`` is a decimal string: UTC nanoseconds do not fit the numbers of JSON readers."""
+    if isinstance(value, dict):
+        return {
+            key: str(item) if isinstance(item, int) and str(key).endswith("_ns") else instants_as_text(item)
+            for key, item in value.items()
+        }
+    return [instants_as_text(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def table(*headings: str) -> Table:
     """An empty table without frame, its headings given."""
     rows = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

@@ -1,0 +1,225 @@
+"""`edge-agent check`: is the configuration right, what does the agent take from it, what will it cost.
+
+Touches no device and no network. Every mistake is told at once; warnings never fail the check. data_dir is looked at
+as the user who asks, who may not be the agent's, so what is wrong there is a warning too.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from edge_agent.cli import ExitCode, Globals
+from edge_agent.cli.output import AsJson, console, emit_json, size, table
+from edge_agent.errors import ConfigError, Problem
+from edge_agent.i18n import _, explain_problem, ngettext, translate
+
+if TYPE_CHECKING:
+    from edge_agent.binding.plan import Position, Station
+    from edge_agent.config import Config, Device
+
+Argument = Annotated[Path | None, typer.Argument(metavar="CONFIG", help=_("the file; default: what --config says"))]
+
+
+def command(ctx: typer.Context, config: Argument = None, as_json: AsJson = False) -> None:
+    """Check the configuration: every mistake with its line, what is risky, what is expected, how much data it makes."""
+    from edge_agent.config import load
+
+    path = config or Globals.of(ctx).config
+    try:
+        loaded = load(path)
+    except ConfigError as error:
+        _refuse(path, error, as_json)
+        raise typer.Exit(ExitCode.CONFIG) from error
+    facts = collect(loaded)
+    if as_json:
+        emit_json(facts)
+    else:
+        _show(console(), facts, loaded.warnings)
+
+
+def _refuse(path: Path, error: ConfigError, as_json: bool) -> None:
+    if as_json:
+        emit_json({"ok": False, "config_path": str(path), "problems": [asdict(problem) for problem in error.problems]})
+        return
+    for problem in error.problems:
+        typer.echo(explain_problem(problem), err=True)
+    count = len(error.problems)
+    text = ngettext("{path}: {count} mistake; the agent will not start with it",
+                    "{path}: {count} mistakes; the agent will not start with it", count)  # fmt: skip
+    typer.echo("\n" + text.format(path=path, count=count), err=True)
+
+
+# --- what is in it -------------------------------------------------------------------------------------------
+
+
+def collect(config: Config) -> dict[str, Any]:
+    """Everything `check` says of a configuration without mistakes, as `--json` prints it."""
+    from edge_agent.config.estimate import estimate
+
+    volume = estimate(config)
+    return {
+        "ok": True,
+        "config_path": str(config.path),
+        "config": config.id,
+        "agent": config.agent.id,
+        "problems": [],
+        "warnings": [asdict(warning) for warning in config.warnings],
+        "devices": {name: _device(device) for name, device in config.devices.items()},
+        "stations": {station.name: _station(station) for station in config.plan.stations},
+        "routes": {
+            name: {"sink": route.sink, "url": route.url, "confirm": route.confirm, "send": list(route.send)}
+            for name, route in config.routes.items()
+        },
+        "unclaimed": _unclaimed(config),
+        "data_dir": _data_dir(config),
+        "estimate": {
+            "samples_per_s": round(volume.samples_per_s, 3),
+            "readings_per_s": round(volume.readings_per_s, 3),
+            "gb_per_day": round(volume.gb_per_day, 4),
+            "tb_per_year": round(volume.tb_per_year, 4),
+            "assumptions": list(volume.assumptions),
+        },
+    }
+
+
+def _device(device: Device) -> dict[str, Any]:
+    groups = device.shape.groups.values()
+    return {
+        "driver": device.spec.name,
+        "scans": device.shape.scans,
+        "tags": sum(len(group.tagset.tags) for group in groups),
+        "groups": {group.tagset.group: group.poll_s for group in groups},
+    }
+
+
+def _station(station: Station) -> dict[str, Any]:
+    return {
+        "step": station.step,
+        "identity": station.identity,
+        "positions": {str(position.number): _position(position) for position in station.positions},
+    }
+
+
+def _position(position: Position) -> dict[str, Any]:
+    end = position.end
+    ready = getattr(end, "ready", None)
+    return {
+        "identified_by": position.scanner or (position.serial.name if position.serial else None),
+        "ends_with": None if end is None else "handshake" if ready else "edge",
+        "end_tag": None if end is None else ready.name if ready else end.tag.name,  # type: ignore[union-attr]
+        "collects": [one.name for one in position.collect],
+        "claims": {group: list(tags) for group, tags in position.claims.items()},
+    }
+
+
+def _unclaimed(config: Config) -> list[str]:
+    claimed = {
+        (group, tag)
+        for station in config.plan.stations
+        for position in station.positions
+        for group, tags in position.claims.items()
+        for tag in tags
+    }
+    return [
+        f"{name}.{tag.name}"
+        for name, device in config.devices.items()
+        for group in device.shape.groups.values()
+        for tag in group.tagset.tags
+        if (group.tagset.source, tag.name) not in claimed
+    ]
+
+
+def _data_dir(config: Config) -> dict[str, Any]:
+    path = config.agent.data_path.absolute()
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    return {
+        "path": str(path),
+        "exists": path.exists(),
+        "writable": there.is_dir() and os.access(there, os.W_OK | os.X_OK),
+        "free_bytes": shutil.disk_usage(there).free,
+        "wanted_bytes": config.buffer.max_size + config.buffer.min_free,
+    }
+
+
+# --- for people ----------------------------------------------------------------------------------------------
+
+
+def _show(out: Console, facts: dict[str, Any], warnings: tuple[Problem, ...]) -> None:
+    out.print(f"[bold]{facts['config_path']}[/]  {_('agent')} {facts['agent']}, {_('config')} {facts['config']}\n")
+    _show_devices(out, facts)
+    _show_stations(out, facts)
+    _show_routes(out, facts)
+    volume, data_dir = facts["estimate"], facts["data_dir"]
+    text = _("data    at most {day:.2f} GB/day, {year:.2f} TB/year ({rate:.0f} readings/s)")
+    out.print(text.format(day=volume["gb_per_day"], year=volume["tb_per_year"], rate=volume["readings_per_s"]))
+    for assumption in volume["assumptions"]:
+        out.print(f"        · {translate(assumption)}", style="dim")
+    out.print(_("keeps   {path}, {free} free there").format(path=data_dir["path"], free=size(data_dir["free_bytes"])))
+    notes = [explain_problem(warning) for warning in warnings] + _data_dir_warnings(data_dir)
+    for note in notes:
+        out.print(f"\n[yellow]{_('warning')}[/] ", end="")
+        out.print(note, markup=False)
+    text = ngettext("no mistakes, {count} warning", "no mistakes, {count} warnings", len(notes))
+    out.print(f"\n[green]OK[/]  {text.format(count=len(notes))}")
+
+
+def _show_devices(out: Console, facts: dict[str, Any]) -> None:
+    rows = table(_("DEVICE"), _("DRIVER"), _("TAGS"), _("GROUPS"))
+    for name, device in facts["devices"].items():
+        groups = [f"{group} {_poll(poll_s)}" for group, poll_s in device["groups"].items()]
+        what = ", ".join(groups) or (_("scans") if device["scans"] else "–")
+        rows.add_row(name, device["driver"], str(device["tags"] or "–"), what)
+    out.print(rows, "")
+
+
+def _poll(poll_s: float | None) -> str:
+    return _("(on trigger)") if poll_s is None else f"({poll_s * 1000:.0f} ms)"
+
+
+def _show_stations(out: Console, facts: dict[str, Any]) -> None:
+    rows = table(_("STATION"), _("STEP"), _("IDENTIFIED BY"), _("ENDS WITH"), _("COLLECTS"), _("CLAIMS"))
+    for name, station in facts["stations"].items():
+        several = len(station["positions"]) > 1
+        for number, position in station["positions"].items():
+            end = {"handshake": _("handshake {tag}"), "edge": _("edge of {tag}")}.get(position["ends_with"])
+            claims = "\n".join(f"{group}: {', '.join(tags)}" for group, tags in position["claims"].items())
+            rows.add_row(
+                f"{name}.{number}" if several else name,
+                station["step"],
+                position["identified_by"] or "–",
+                end.format(tag=position["end_tag"]) if end else _("the next scan"),
+                ", ".join(position["collects"]) or "–",
+                claims or "–",
+            )
+    if facts["stations"]:
+        out.print(rows, "")
+    if facts["unclaimed"]:
+        out.print(_("claimed by no station: {tags}").format(tags=", ".join(facts["unclaimed"])) + "\n")
+
+
+def _show_routes(out: Console, facts: dict[str, Any]) -> None:
+    rows = table(_("ROUTE"), _("TO"), _("DELIVERED WHEN"), _("SENDS"))
+    words = {"receiver": _("the receiver confirms"), "broker": _("never known: handed over to the broker")}
+    for name, route in facts["routes"].items():
+        rows.add_row(name, route["url"], words[route["confirm"]], ", ".join(route["send"]))
+    if facts["routes"]:
+        out.print(rows, "")
+
+
+def _data_dir_warnings(data_dir: dict[str, Any]) -> list[str]:
+    notes = []
+    if not data_dir["writable"]:
+        text = _("data_dir {path} cannot be written by {user}; the agent's user must be able to")
+        notes.append(text.format(path=data_dir["path"], user=getpass.getuser()))
+    if data_dir["free_bytes"] < data_dir["wanted_bytes"]:
+        text = _("the disk has {free} free, less than buffer.max_size and min_free together ({wanted})")
+        notes.append(text.format(free=size(data_dir["free_bytes"]), wanted=size(data_dir["wanted_bytes"])))
+    return notes

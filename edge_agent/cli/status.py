@@ -1,0 +1,210 @@
+"""`edge-agent status`: one glance. Does it run, what is at each station, who receives it, how long can it last.
+
+The running agent answers over its control socket; of a stopped one the buffer tells what is pending and since when.
+DEGRADED is what a technician should look at: a device or route that is not connected, dead letters, a buffer in
+trouble. Exit 0 OK, 1 DEGRADED, 69 DOWN.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from edge_agent.cli import ExitCode, Unavailable
+from edge_agent.cli.datadir import DataDir, ask_agent, data_dir_of, open_archive
+from edge_agent.cli.output import AsJson, console, emit_json, instants_as_text, local_time, size, span, table
+from edge_agent.errors import EdgeAgentError
+from edge_agent.i18n import _, ngettext, translate
+
+HOURS_LEFT_LOW = 24.0
+_WORD_STYLE = {"OK": "bold green", "DEGRADED": "bold yellow", "DOWN": "bold red"}
+_GOOD_STATES = ("connected", "stopped")
+
+
+def command(ctx: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show at one glance whether the line is traced: devices, stations, routes, buffer."""
+    path = data_dir_of(ctx, data_dir)
+    status = ask_agent(path, "status")
+    facts = collect_stopped(path) if status is None else collect_running(status)
+    if as_json:
+        emit_json(instants_as_text(facts))
+    elif status is None:
+        _show_stopped(console(), facts)
+    else:
+        _show_running(console(), facts)
+    code = {"OK": ExitCode.OK, "DEGRADED": ExitCode.PROBLEM}.get(facts["overall"], ExitCode.UNAVAILABLE)
+    if code != ExitCode.OK:
+        raise typer.Exit(code)
+
+
+def collect_running(status: dict[str, Any]) -> dict[str, Any]:
+    """The agent's own answer, with ``overall`` and the ``troubles`` that it follows from."""
+    troubles = [{"about": about, "what": what, "hint": hint} for about, what, hint in _troubles(status)]
+    return {"overall": "DEGRADED" if troubles else "OK", "troubles": troubles} | status
+
+
+def collect_stopped(data_dir: Path) -> dict[str, Any]:
+    """What the buffer tells of an agent that does not run. Raises Unavailable when there is no buffer either."""
+    from edge_agent.buffer.evidence import last_run
+
+    try:
+        with closing(open_archive(data_dir)) as archive:
+            run, stats = last_run(archive), archive.stats()
+    except EdgeAgentError as error:
+        text = f"no agent is running on {data_dir}, and {error.args[0]}"
+        raise Unavailable(text, hint=error.hint) from error
+    return {
+        "overall": "DOWN",
+        "state": "stopped",
+        "data_dir": str(data_dir),
+        "last_run": None if run is None else asdict(run),
+        "buffer": stats,
+    }
+
+
+def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(about, what, hint) of everything that a technician should look at; English, as `--json` prints it."""
+    for name, device in status.get("devices", {}).items():
+        if device.get("state") not in _GOOD_STATES:
+            error = str(device.get("error") or device.get("state"))
+            yield f"device {name}", error.removeprefix(f"{name}: "), str(device.get("hint") or "")
+    for name, route in status.get("routes", {}).items():
+        if route.get("state") not in _GOOD_STATES:
+            yield f"route {name}", str(route.get("last_error") or route.get("state")), str(route.get("hint") or "")
+        if dead := route.get("dead"):
+            yield f"route {name}", f"{dead} dead letters", "they were refused; see the agent's log for the reasons"
+    buffer = status.get("buffer", {})
+    if trouble := buffer.get("trouble"):
+        yield "buffer", str(trouble.get("error")), str(trouble.get("hint") or "")
+    if buffer.get("shedding"):
+        yield "buffer", "full: samples outside cycles are not stored", "free disk space, or see why a route is behind"
+    hours = buffer.get("hours_left")
+    if hours is not None and hours < HOURS_LEFT_LOW:
+        yield "buffer", f"full in {hours:.1f} h at the present rate", "see why a route is behind, or raise max_size"
+
+
+# --- for people ----------------------------------------------------------------------------------------------
+
+
+def _show_running(out: Console, facts: dict[str, Any]) -> None:
+    since_s = time.time() - int(facts["started_at_ns"]) / 1e9
+    text = _("{agent}  {state} for {time}, edge-agent {version}, config {config}").format(
+        agent=facts["agent"],
+        state=_(str(facts["state"])),
+        time=span(since_s),
+        version=facts["version"],
+        config=facts["config"],
+    )
+    _headline(out, facts, text)
+    _show_devices(out, facts["devices"])
+    _show_stations(out, facts["stations"])
+    _show_routes(out, facts["routes"])
+    _show_buffer(out, facts["buffer"])
+    if not facts.get("clock", {}).get("synced", True):
+        out.print(_("clock    not synchronised; records say so"), style="yellow")
+    if facts.get("findings"):
+        counted = ", ".join(f"{code} {count}" for code, count in sorted(facts["findings"].items()))
+        out.print(_("findings since the start: {list}").format(list=counted), markup=False)
+    for trouble in facts["troubles"]:
+        out.print(f"\n[yellow]{_word_for(trouble['about'])}[/] ", end="")
+        out.print(translate(trouble["what"]), markup=False)
+        if trouble["hint"]:
+            out.print(f"  → {translate(trouble['hint'])}", markup=False)
+
+
+def _headline(out: Console, facts: dict[str, Any], text: str) -> None:
+    word = facts["overall"]
+    out.print(f"[{_WORD_STYLE[word]}]{_(word)}[/]  ", end="")
+    out.print(text, "", sep="\n", markup=False)
+
+
+def _word_for(about: str) -> str:
+    noun, _space, name = about.partition(" ")
+    return f"{_(noun)} {name}".strip()
+
+
+def _show_devices(out: Console, devices: dict[str, Any]) -> None:
+    rows = table(
+        _("DEVICE"), _("DRIVER"), _("STATE"), _("SINCE"), _("SAMPLES"), _("SCANS"), _("REJECTED"), _("RECONNECTS")
+    )
+    for name, device in devices.items():
+        numbers = [str(device.get(key, 0)) for key in ("samples", "scans", "rejected", "reconnects")]
+        rows.add_row(name, device["driver"], _state(device["state"]), _ago(device["since_ns"]), *numbers)
+    out.print(rows, "")
+
+
+def _show_stations(out: Console, stations: dict[str, Any]) -> None:
+    rows = table(_("STATION"), _("UNIT"), _("BINDING"), _("HANDSHAKE"), _("COUNTS"))
+    for station, positions in stations.items():
+        for number, position in positions.items():
+            unit = position.get("serial") or (_("unknown unit") if position.get("cycle") else _("empty"))
+            binding = _(position["binding_state"]) if position.get("binding_state") else "–"
+            if position.get("interrupted"):
+                binding = f"[yellow]{_('interrupted')}[/]"
+            counts = ", ".join(f"{_(key)} {value}" for key, value in (position.get("counts") or {}).items() if value)
+            name = f"{station}.{number}" if len(positions) > 1 else station
+            rows.add_row(
+                name, unit, binding, _(position["handshake"]) if position.get("handshake") else "–", counts or "–"
+            )
+    if stations:
+        out.print(rows, "")
+
+
+def _show_routes(out: Console, routes: dict[str, Any]) -> None:
+    rows = table(_("ROUTE"), _("STATE"), _("BACKLOG"), _("IN FLIGHT"), _("DONE"), _("DEAD LETTERS"))
+    for name, route in routes.items():
+        done = f"{_(route.get('confirm', 'delivered'))} {route.get('confirmed_n', 0)}"
+        numbers = [str(route.get("pending", 0)), str(route.get("in_flight", 0)), done, str(route.get("dead", 0))]
+        rows.add_row(name, _state(str(route["state"])), *numbers)
+    if routes:
+        out.print(rows, "")
+
+
+def _state(state: str) -> str:
+    style = "green" if state in _GOOD_STATES else "yellow" if state == "connecting" else "red"
+    return f"[{style}]{_(state)}[/]"
+
+
+def _ago(at_ns: int | str) -> str:
+    return span(max(0.0, time.time() - int(at_ns) / 1e9))
+
+
+def _show_buffer(out: Console, buffer: dict[str, Any]) -> None:
+    text = ngettext("buffer   {rows} record, {size}", "buffer   {rows} records, {size}", buffer["rows"])
+    line = text.format(rows=buffer["rows"], size=size(buffer["bytes"]))
+    if buffer.get("hours_left") is not None:
+        line += ", " + _("{time} left at the present rate").format(time=span(buffer["hours_left"] * 3600))
+    out.print(line, markup=False)
+
+
+def _show_stopped(out: Console, facts: dict[str, Any]) -> None:
+    run = facts["last_run"]
+    if run is None:
+        _headline(out, facts, _("no agent is running on {path}, and none has run").format(path=facts["data_dir"]))
+        return
+    when, ago = local_time(run["last_at_ns"]), _ago(run["last_at_ns"])
+    text = _("{agent}  stopped since {when} ({ago} ago)") if run["orderly"] else _(
+        "{agent}  ended without a stop (power cut, crash?) after {when} ({ago} ago)"
+    )  # fmt: skip
+    _headline(out, facts, text.format(agent=run["agent"], when=when, ago=ago))
+    rows = table(_("ROUTE"), _("BACKLOG"), _("DEAD LETTERS"))
+    for name, pending in facts["buffer"]["pending"].items():
+        rows.add_row(name, str(pending), str(facts["buffer"]["dead_letters"].get(name, 0)))
+    if facts["buffer"]["pending"]:
+        out.print(rows, "")
+    if run["open_cycles"]:
+        text = ngettext(
+            "{count} cycle was open; it is interrupted at the next start",
+            "{count} cycles were open; they are interrupted at the next start",
+            run["open_cycles"],
+        )
+        out.print(text.format(count=run["open_cycles"]))
+    _show_buffer(out, facts["buffer"])
+    out.print("\n  → " + _("start it: systemctl start edge-agent"), markup=False)
