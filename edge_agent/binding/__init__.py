@@ -1,4 +1,4 @@
-"""Which unit owns this reading, and why: cycles, the handshake, findings. Pure; see :mod:`edge_agent.binding.binder`."""
+"""Which unit owns this reading, and why: cycles, the handshake, findings. Pure. See ``binder``."""
 
 from edge_agent.binding.binder import Binder
 from edge_agent.binding.state import (

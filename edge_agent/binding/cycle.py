@@ -24,14 +24,13 @@ _NUMBERS = 8
 class Window:
     """The samples of one group that are one cycle's."""
 
-    __slots__ = ("_marks", "_overflow", "_tail", "ranges", "running")
+    __slots__ = ("_marks", "_tail", "ranges", "running")
 
     def __init__(self, ranges: list[list[int]] | None = None) -> None:
         self.ranges = ranges or []
         self.running = False  # the last range may still grow
         self._tail: deque[tuple[int, int | None, Sample]] = deque()  # (finished mono, seq if stored, sample)
         self._marks: deque[tuple[int, int]] = deque(maxlen=_MARKS)  # (finished mono, newest seq then)
-        self._overflow = False
 
     @property
     def latest(self) -> Sample | None:
@@ -60,7 +59,6 @@ class Window:
             if seq is not None:
                 newest = (mono_ns, seq)
         if newest is not None:
-            self._overflow = self._overflow or len(self._marks) == _MARKS
             self._marks.append(newest)
 
     def include(self, seq: int) -> None:
@@ -71,28 +69,26 @@ class Window:
 
     def trim(self, mono_ns: int) -> None:
         """Take back every sample that finished after ``mono_ns``."""
-        cut: int | None = None
+        cut: int | None = None  # the first seq that goes
         while self._tail and self._tail[-1][0] > mono_ns:
             seq = self._tail.pop()[1]
             cut = cut if seq is None else seq
-        if not self._tail and (self._marks or self._overflow):
+        if not self._tail and self._marks and self._marks[-1][0] > mono_ns:
             while self._marks and self._marks[-1][0] > mono_ns:
-                cut = self._marks.pop()[1]
-            # What lies between two marks cannot be told apart by time: it all goes.
-            cut = self._marks[-1][1] + 1 if self._marks else 0 if self._overflow or cut is not None else cut
+                self._marks.pop()
+            cut = self._marks[-1][1] + 1 if self._marks else self.ranges[-1][0]
         if cut is not None:
             self.ranges = [[first, min(last, cut - 1)] for first, last in self.ranges if first < cut]
-            self.running = self.running and bool(self.ranges)
+            self.running = False
 
     def stop(self) -> None:
         """End the running range; the next sample begins another."""
         self.running = False
         self._tail.clear()
         self._marks.clear()
-        self._overflow = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Cycle:
     """One open cycle at one position."""
 
@@ -104,6 +100,7 @@ class Cycle:
     deadline_mono_ns: int
     watched_from_mono_ns: int  # a sample whose read began earlier is not this cycle's
     scanned_mono_ns: int
+    counter_from_mono_ns: int  # a read of the PLC's counter that began earlier is of the time before
     unit: Unit | None = None
     state: BindingState = BindingState.PENDING
     binding: str | None = None  # id of its newest binding record
@@ -111,9 +108,10 @@ class Cycle:
     windows: dict[str, Window] = field(default_factory=dict)
     interrupted: Instant | None = None  # since when nobody watched
     evidence_from_mono_ns: int = 0  # a read that began earlier is no evidence that the unit stayed
-    counter_seen: int | None = None  # the PLC's counter when the unit was already here and no result was
+    counter_seen: int | None = None  # the PLC's counter when the unit was here and its result was not
     numbers: deque[tuple[int, Value]] = field(default_factory=lambda: deque(maxlen=_NUMBERS))  # (mono, cycle number)
     resumed_by: str | None = None
+    confirmed: Instant | None = None  # when the tag it was resumed on last agreed
 
     @property
     def suspended(self) -> bool:
@@ -157,5 +155,7 @@ class Cycle:
         """Go on: from now, its samples count again."""
         self.interrupted = None
         self.watched_from_mono_ns = now.mono_ns
+        self.counter_from_mono_ns = now.mono_ns
         self.counter_seen = None
         self.resumed_by = rule
+        self.confirmed = now

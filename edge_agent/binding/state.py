@@ -55,6 +55,7 @@ class Restored:
     cycles: tuple[OpenCycle, ...] = ()
     counters: Mapping[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     """(station, position) -> (counter, epoch) of the newest cycle_closed that carried them."""
+    until_ns: int | None = None  # at_ns of the newest record: the gap of this restart began then; None: unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,225 @@
+"""Whose an end is.
+
+The open cycle's, unless there is doubt: it was interrupted (then it closes so, and the end gets a cycle of its own,
+orphan); the end came too soon after the scan; its values were torn; the counter shows that results went by unseen
+while the unit was here, or that this one was there before the unit. Without an open cycle the scan was skipped.
+Where the PLC's data names the unit, only torn data, a possible double and a serial in two places leave doubt.
+Doubt makes the binding ambiguous: a wrong binding is worse than an unbound reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge_agent.binding.cycle import Cycle
+from edge_agent.binding.draft import Draft
+from edge_agent.binding.findings import report
+from edge_agent.binding.plan import Station
+from edge_agent.binding.position import Floor, PositionLife, plc_text
+from edge_agent.binding.trigger import Counting, Ended, Trigger
+from edge_agent.identify.patterns import identify
+from edge_agent.model import BindingState, Instant
+
+DOUBLES_IN_A_ROW = 3
+
+
+class Ends:
+    """Settles the ends of one station's cycles."""
+
+    def __init__(self, floor: Floor, plan: Station) -> None:
+        self._floor = floor
+        self._plan = plan
+        self._doubles: dict[Trigger, int] = {}  # edges in a row whose counter stood still
+
+    def settle(self, trigger: Trigger, lives: list[PositionLife], ended: Ended, draft: Draft) -> None:
+        """One edge, one result read, one cycle for each position of the trigger."""
+        if ended.counting is Counting.DOUBLE:
+            self._double(trigger, lives, ended, draft)
+            return
+        self._doubles.pop(trigger, None)
+        self._report_end(lives, ended, draft)
+        serials = [plc_text(self._serial_value(life, ended)) for life in lives]
+        for life, serial in zip(lives, serials, strict=True):
+            if self._plan.identity == "in_data":
+                self._end_in_data(life, ended, serial, serials.count(serial) > 1, draft)
+            else:
+                self._end_scanned(trigger, life, ended, draft)
+
+    def _double(self, trigger: Trigger, lives: list[PositionLife], ended: Ended, draft: Draft) -> None:
+        """Acknowledged again, not recorded. A counter that never moves would lose every result: say so."""
+        for life in lives:
+            life.counts["doubles"] += 1
+        self._doubles[trigger] = 0 if ended.level else self._doubles.get(trigger, 0) + 1
+        if self._doubles[trigger] == DOUBLES_IN_A_ROW:
+            report(
+                draft, self._plan.name, "sequence_gap",
+                f"{lives[0].name}: the PLC's counter stands at {ended.counter}; results are taken for doubles",
+                evidence=ended.evidence, details={"counter": ended.counter},
+            )  # fmt: skip
+
+    def _report_end(self, lives: list[PositionLife], ended: Ended, draft: Draft) -> None:
+        position = lives[0].plan.number if len(lives) == 1 else None
+        name = lives[0].name if len(lives) == 1 else self._plan.name
+        found: list[tuple[str, str]] = []
+        if ended.counting is Counting.JUMP:
+            found.append(("sequence_gap", f"{name}: {ended.missing} results before {ended.counter} were never seen"))
+        if ended.counting is Counting.RESET:
+            found.append(("counter_reset", f"{name}: the PLC's counter began anew at {ended.counter}"))
+        if ended.torn:
+            found.append(("torn_read", f"{name}: the result may be of two units: {ended.torn}"))
+        for code, text in found:
+            details = {"counter": ended.counter, "missing": ended.missing, "epoch": ended.epoch}
+            report(draft, self._plan.name, code, text, evidence=ended.evidence, position=position, details=details)
+
+    def _end_scanned(self, trigger: Trigger, life: PositionLife, ended: Ended, draft: Draft) -> None:
+        """The end of a unit that a scan should have announced."""
+        cycle = life.cycle
+        if cycle is None and not ended.level:
+            reason = "no unit was scanned before this end"
+            self._orphan(life, ended, "skipped_scan", reason, BindingState.ORPHAN, (), draft)
+            return
+        if cycle is None or cycle.suspended:
+            candidates = life.last if cycle is None and ended.counting is Counting.NONE else None
+            if cycle is not None:
+                life.close_interrupted(draft)
+                candidates = life.last
+            doubtful = ended.level and ended.counting is Counting.NONE
+            reason = "it may have been recorded before" if doubtful else "the end of a unit that nobody watched come"
+            state = BindingState.AMBIGUOUS if doubtful else BindingState.ORPHAN
+            self._orphan(life, ended, "gap", reason, state, (candidates,) if candidates else (), draft)
+            return
+        if cycle.state is BindingState.BOUND and (doubt := self._doubt(trigger, cycle, ended)):
+            rule, reason = doubt
+            life.bind(draft, BindingState.AMBIGUOUS, rule, ended.evidence, reason=reason)
+        self._close_ended(life, ended, draft)
+
+    def _doubt(self, trigger: Trigger, cycle: Cycle, ended: Ended) -> tuple[str, str] | None:
+        """Why this end may not be the open cycle's: (rule, reason)."""
+        if ended.torn:
+            return "torn_read", ended.torn
+        if ended.level and ended.counting is Counting.NONE:
+            return "gap", "without a counter it may have been recorded before"
+        if ended.fired_at.mono_ns - cycle.scanned_mono_ns < self._plan.min_s * 1e9:
+            return "min_time", f"the end came within {self._plan.min_s:g} s of the scan"
+        first_of_epoch = ended.counting is Counting.RESET and ended.counter is not None and ended.counter <= 1
+        if ended.counter is None or first_of_epoch:
+            return None
+        if cycle.counter_seen is None:
+            certain = ended.counting in (Counting.NEXT, Counting.FIRST)
+        else:
+            certain = trigger.follows(ended.counter, cycle.counter_seen)
+        return None if certain else ("sequence_gap", "the counter shows that this end is not the next after the scan")
+
+    def _close_ended(self, life: PositionLife, ended: Ended, draft: Draft) -> None:
+        """The cycle ended when the trigger fired, or when the next unit was scanned, whichever came first."""
+        at = ended.fired_at
+        if life.waiting:
+            at = min(at, life.waiting[0].at, key=lambda at: at.mono_ns)
+        life.close(draft, ended.by, at, judged=True, result=ended, evidence=ended.evidence)
+
+    def _orphan(
+        self, life: PositionLife, ended: Ended, rule: str, reason: str, state: BindingState,
+        candidates: Sequence[dict[str, str]], draft: Draft,
+    ) -> None:  # fmt: skip
+        """An end that no open cycle may claim: a cycle of its own."""
+        life.open(draft, _opened_by(ended), None, ended.evidence)
+        cycle = life.cycle
+        life.bind(draft, state, rule, ended.evidence, reason=reason, candidates=candidates)
+        life.close(draft, ended.by, draft.at, judged=True, result=ended, evidence=ended.evidence)
+        if rule == "skipped_scan" and cycle is not None:
+            report(
+                draft, self._plan.name, rule, f"{life.name}: work without a scan", evidence=ended.evidence,
+                cycle=cycle.id, position=life.plan.number,
+            )  # fmt: skip
+
+    # --- serials that the PLC names ----------------------------------------------------------------------------
+
+    def _serial_value(self, life: PositionLife, ended: Ended) -> Any:
+        tag, sample = life.plan.serial, ended.sample
+        return sample.values[tag.index] if tag and sample and sample.tagset.source == tag.group else None
+
+    def _end_in_data(self, life: PositionLife, ended: Ended, text: str, twice: bool, draft: Draft) -> None:
+        """The result names its unit. An empty serial is an empty nest; an unreadable one is an orphan."""
+        if life.cycle is not None:  # left open by an earlier config
+            life.interrupt(draft, draft.at, "config", self._plan.name)
+            life.close_interrupted(draft)
+        tag, sample = life.plan.serial, ended.sample
+        unreadable = sample is None or tag is None or (tag.index in (sample.status or {}))
+        if not text and not unreadable:
+            life.counts["empty"] += 1
+            return
+        identifiers = identify(text, self._plan.pattern)
+        if unreadable or identifiers is None:
+            code, why = ("missing_field", "could not be read") if unreadable else ("unmatched_scan", "is no serial")
+            self._orphan(life, ended, "in_data", f"the serial {text!r} {why}", BindingState.ORPHAN, (), draft)
+            where = tag.name if tag else life.name
+            report(
+                draft, self._plan.name, code, f"{life.name}: {where} {text!r} {why}", evidence=ended.evidence,
+                position=life.plan.number, details={"tag": where, "value": text},
+            )  # fmt: skip
+            return
+        self._bind_in_data(life, ended, identifiers, twice, draft)
+
+    def _bind_in_data(
+        self, life: PositionLife, ended: Ended, identifiers: dict[str, str], twice: bool, draft: Draft
+    ) -> None:
+        serial = identifiers["serial"]
+        disputed = leave_elsewhere(self._floor, life, serial, draft.at, ended.seq, draft)
+        if twice:
+            disputed = disputed or "another position of the same result"
+            report(
+                draft, self._plan.name, "duplicate_serial", f"{life.name}: {serial} stands twice in one result",
+                evidence=ended.evidence, position=life.plan.number, serial=serial,
+            )  # fmt: skip
+        doubt = self._doubt_in_data(ended, disputed)
+        unit = self._floor.units.know(draft, self._plan.name, identifiers, list(ended.evidence))
+        life.open(draft, _opened_by(ended), unit, ended.evidence, attempt=doubt is None)
+        if doubt is None:
+            life.bind(draft, BindingState.BOUND, "in_data", ended.evidence)
+        else:
+            rule, reason = doubt
+            life.bind(draft, BindingState.AMBIGUOUS, rule, ended.evidence, reason=reason)
+        life.close(draft, ended.by, draft.at, judged=True, result=ended, evidence=ended.evidence)
+
+    def _doubt_in_data(self, ended: Ended, disputed: str) -> tuple[str, str] | None:
+        """The data names the unit, so a missed result does not matter; torn data, and a possible double, do."""
+        if disputed:
+            return "duplicate_serial", f"the same serial is open at {disputed}"
+        if ended.torn:
+            return "torn_read", ended.torn
+        if ended.level and ended.counting is Counting.NONE:
+            return "gap", "without a counter it may have been recorded before"
+        return None
+
+
+def _opened_by(ended: Ended) -> str:
+    return "level" if ended.level else "ready" if ended.by == "handshake" else "edge"
+
+
+def leave_elsewhere(floor: Floor, life: PositionLife, serial: str, at: Instant, seq: int, draft: Draft) -> str:
+    """The unit is at ``life`` now, so it has left where only scans delimit, or where nobody watched.
+
+    At a position whose PLC still works on it there are two of one label, or one was carried off: neither cycle can
+    be believed. ``seq``: the record that says that it is here. Returns that position's name, or "".
+    """
+    disputed = ""
+    for other in list(floor.where.get(serial, ())):
+        cycle = other.cycle
+        if other is life or cycle is None:
+            continue
+        if cycle.suspended:
+            other.close_interrupted(draft)
+        elif other.trigger is None:
+            other.close(draft, "next_scan", at, judged=True, evidence=[seq])
+        else:
+            disputed = other.name
+            reason = f"the same serial was identified at {life.name}"
+            if cycle.state is BindingState.BOUND:
+                other.bind(draft, BindingState.AMBIGUOUS, "duplicate_serial", [seq], reason=reason)
+    if disputed:
+        report(
+            draft, life.station.name, "duplicate_serial", f"{serial} is open at {disputed} and now at {life.name} too",
+            evidence=[seq], position=life.plan.number, serial=serial,
+        )  # fmt: skip
+    return disputed

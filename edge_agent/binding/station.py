@@ -1,0 +1,258 @@
+"""One station: hands every input to its positions and triggers, and lets scans take effect at the right moment.
+
+**When a scan takes effect.** Where a PLC tag ends the cycles, the PLC may have finished the *previous* unit between
+its last poll and the scan. The scan then waits for the first read of that tag that began after it, and for the result
+if that read shows an end; only then the next unit's cycle opens. If the PLC is away, or does not answer in time,
+the cycle opens interrupted. At most ``WAITING`` scans wait at a position; one more drops the oldest, with a finding.
+Where only scans delimit, a scan takes effect at once.
+
+Whose an end is stands in :mod:`edge_agent.binding.ends`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edge_agent.binding.context import StationContext
+from edge_agent.binding.cycle import Cycle
+from edge_agent.binding.draft import Draft
+from edge_agent.binding.edge import EdgeTrigger
+from edge_agent.binding.ends import Ends, leave_elsewhere
+from edge_agent.binding.findings import report
+from edge_agent.binding.handshake import HandshakeTrigger
+from edge_agent.binding.plan import Edge, Handshake, Position, Station
+from edge_agent.binding.position import Floor, PositionLife, Waiting
+from edge_agent.binding.trigger import Trigger
+from edge_agent.model import BindingState, Instant, Sample
+
+WAITING = 4
+WAIT_NS = 5_000_000_000  # a scan whose read does not come within this opens interrupted
+DEFAULT_GAP_NS = 1_000_000_000
+
+Counters = Mapping[tuple[str, int], tuple[int, int]]
+
+
+class StationLife:
+    """See the module docstring. ``gap_ns``: by group, the longest silence that is no gap."""
+
+    def __init__(self, floor: Floor, plan: Station, counters: Counters, gap_ns: Mapping[str, int]) -> None:
+        self.plan = plan
+        self.context = StationContext(plan.context)
+        self._floor = floor
+        self._gap_ns = gap_ns
+        self._triggers: list[tuple[Trigger, list[PositionLife]]] = []
+        self.positions: dict[int, PositionLife] = {}
+        self._ends = Ends(floor, plan)
+        for end, members in _by_end(plan.positions).items():
+            trigger = _trigger(plan.name, end, members, counters)
+            lives = [PositionLife(floor, plan, position, self.context, trigger) for position in members]
+            self.positions |= {life.plan.number: life for life in lives}
+            if trigger is not None:
+                self._triggers.append((trigger, lives))
+        handshakes = [trigger for trigger, _ in self._triggers if isinstance(trigger, HandshakeTrigger)]
+        for one in handshakes:
+            one.peers = [other for other in handshakes if other is not one and other.plan.ack == one.plan.ack]
+        self.positions = dict(sorted(self.positions.items()))
+
+    def watched(self) -> set[str]:
+        """Every "device.group" whose samples this station has to look at."""
+        found = {context.tag.group for context in self.plan.context if context.tag is not None}
+        for position in self.plan.positions:
+            for tag in (position.resume.cycle_number, position.resume.serial):
+                found |= {tag.group} if tag is not None else set()
+            end = position.end
+            if isinstance(end, Handshake):
+                found |= {end.ready.group, end.read} | ({end.counter.group} if end.counter else set())
+            elif end is not None:
+                found |= {end.tag.group} | ({end.read} if end.read else set())
+        return found
+
+    def delimiting(self) -> set[str]:
+        """The groups that hold a tag that ends cycles: silence of theirs is an observation gap."""
+        return {trigger.watched for trigger, _ in self._triggers}
+
+    # --- samples -----------------------------------------------------------------------------------------------
+
+    def on_sample(self, sample: Sample, seq: int, draft: Draft) -> None:
+        """Context, evidence for interrupted cycles, triggers, then the scans that waited for this."""
+        self.context.observe(sample)
+        for life in self.positions.values():
+            life.observe(sample, seq, draft)
+        for trigger, lives in self._triggers:
+            ended = trigger.observe(sample, seq, draft)
+            if ended is not None:
+                self._ends.settle(trigger, lives, ended, draft)
+            for life in lives:
+                self._remember_counter(trigger, life)
+                self._let_in(trigger, life, sample, seq, draft)
+
+    def _remember_counter(self, trigger: Trigger, life: PositionLife) -> None:
+        """What the counter showed when the unit was here and its result was not: the result must be the next."""
+        cycle = life.cycle
+        if cycle is not None and cycle.counter_seen is None and not cycle.suspended and not trigger.busy:
+            cycle.counter_seen = trigger.seen_since(cycle.counter_from_mono_ns)
+
+    def _let_in(self, trigger: Trigger, life: PositionLife, sample: Sample, seq: int, draft: Draft) -> None:
+        """Scans that waited at this position, in their order, once the unit before is settled."""
+        waiting = life.waiting
+        for scan in waiting:
+            if sample.tagset.source == trigger.watched and sample.started_mono_ns >= scan.at.mono_ns:
+                scan.fresh = scan.fresh or not trigger.unknown
+        while waiting and waiting[0].fresh and not trigger.busy:
+            scan = waiting.popleft()
+            silence = sample.at.mono_ns - scan.at.mono_ns > self._gap_ns.get(trigger.watched, DEFAULT_GAP_NS)
+            self._take_effect(life, scan, draft, (scan.seq, seq), "away" if scan.blind and silence else "")
+            self._remember_counter(trigger, life)
+
+    # --- scans -------------------------------------------------------------------------------------------------
+
+    def on_scan(self, life: PositionLife, identifiers: dict[str, str], at: Instant, seq: int, draft: Draft) -> None:
+        """A scan that identifies a unit at one of our positions; ``seq`` is its record's."""
+        life.counts["scans"] += 1
+        trigger = life.trigger
+        scan = Waiting(identifiers, at, seq, blind=trigger is not None and trigger.unknown)
+        if trigger is None:
+            self._take_effect(life, scan, draft, (seq,), "")
+        elif trigger.lost:
+            self._take_effect(life, scan, draft, (seq,), "away")
+        else:
+            waiting = life.waiting
+            if len(waiting) == WAITING:
+                self._drop(life, waiting.popleft(), draft)
+            waiting.append(scan)
+            trigger.ask(draft)
+
+    def _drop(self, life: PositionLife, scan: Waiting, draft: Draft) -> None:
+        serial = scan.identifiers["serial"]
+        report(
+            draft, self.plan.name, "unmatched_scan",
+            f"{life.name}: the scan of {serial} was dropped, {WAITING} newer ones wait for the PLC",
+            evidence=[scan.seq], position=life.plan.number, serial=serial,
+        )  # fmt: skip
+
+    def _take_effect(self, life: PositionLife, scan: Waiting, draft: Draft, evidence: Sequence[int], away: str) -> None:
+        """Re-scan, resume, or the next unit. ``away``: why the cycle must open interrupted."""
+        serial, cycle = scan.identifiers["serial"], life.cycle
+        if cycle is not None and cycle.serial == serial:
+            if cycle.suspended and not away:
+                life.resume(draft, "resume:scan", evidence)
+                cycle.counter_from_mono_ns = scan.at.mono_ns
+            else:
+                life.counts["rescans"] += 1
+            return
+        if cycle is not None:
+            self._displace(life, cycle, scan, draft)
+        elsewhere = leave_elsewhere(self._floor, life, serial, scan.at, scan.seq, draft)
+        unit = self._floor.units.know(draft, self.plan.name, scan.identifiers, list(evidence))
+        life.open(draft, "scan", unit, evidence, scanned=scan.at, attempt=not elsewhere)
+        if elsewhere:
+            reason = f"the same serial is open at {elsewhere}"
+            life.bind(draft, BindingState.AMBIGUOUS, "duplicate_serial", evidence, reason=reason)
+        else:
+            life.bind(draft, BindingState.BOUND, "scan", evidence)
+        if away:
+            life.interrupt(draft, scan.at, away, life.trigger.watched if life.trigger else "")
+
+    def _displace(self, life: PositionLife, cycle: Cycle, scan: Waiting, draft: Draft) -> None:
+        """Another unit was scanned here: the open cycle ends with that scan."""
+        if cycle.suspended:
+            life.close_interrupted(draft)
+        else:
+            life.close(draft, "next_scan", scan.at, judged=life.trigger is None, evidence=[scan.seq])
+
+    # --- gaps and time -----------------------------------------------------------------------------------------
+
+    def on_gap(self, device: str, since: Instant, cause: str, draft: Draft) -> int:
+        """``device`` was not observed from ``since`` until ``draft.at``. Returns how many cycles it interrupted."""
+        self.context.gap(device)
+        interrupted = 0
+        for life in self.positions.values():
+            trigger = life.trigger
+            if device == life.plan.scanner or (trigger is not None and device in trigger.devices):
+                interrupted += self._blind(life, since, cause, device, draft)
+        for trigger, lives in self._triggers:
+            if device in trigger.devices:
+                self._trigger_gap(trigger, lives, cause, draft)
+        return interrupted
+
+    def on_silence(self, group: str, since: Instant, draft: Draft) -> int:
+        """A delimiting group was not read for too long. Returns how many cycles it interrupted."""
+        interrupted = 0
+        for trigger, lives in self._triggers:
+            if trigger.watched == group:
+                interrupted += sum(self._blind(life, since, "stall", group, draft) for life in lives)
+                self._trigger_gap(trigger, lives, "stall", draft)
+        return interrupted
+
+    def _blind(self, life: PositionLife, since: Instant, cause: str, what: str, draft: Draft) -> int:
+        before = life.cycle is not None and not life.cycle.suspended
+        life.interrupt(draft, since, cause, what)
+        return int(before)
+
+    def _trigger_gap(self, trigger: Trigger, lives: Iterable[PositionLife], cause: str, draft: Draft) -> None:
+        """Back to ``unknown``; scans that waited for it open interrupted."""
+        trigger.gap(draft.at)
+        trigger.lost = trigger.lost or cause == "lost"
+        for life in lives:
+            self._give_up_waiting(life, draft)
+
+    def _give_up_waiting(self, life: PositionLife, draft: Draft) -> None:
+        waiting = life.waiting
+        while waiting:
+            scan = waiting.popleft()
+            self._take_effect(life, scan, draft, (scan.seq,), "away")
+
+    def on_tick(self, draft: Draft) -> None:
+        """Time-outs, and what has to be asked for again."""
+        now = draft.at
+        for trigger, _ in self._triggers:
+            trigger.tick(now, draft)
+        for life in self.positions.values():
+            waiting = life.waiting
+            if waiting and now.mono_ns - waiting[0].at.mono_ns > WAIT_NS:
+                self._give_up_waiting(life, draft)
+            if life.cycle is not None and now.mono_ns >= life.cycle.deadline_mono_ns:
+                self._time_out(life, life.cycle, draft)
+
+    def _time_out(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        if cycle.suspended:
+            life.close_interrupted(draft)
+        else:
+            life.close(draft, "timeout", draft.at, judged=False)
+        report(
+            draft, self.plan.name, "cycle_timeout",
+            f"{life.name}: no end of {cycle.serial or 'an unknown unit'} within {self.plan.timeout_s:g} s",
+            cycle=cycle.id, position=life.plan.number, serial=cycle.serial,
+        )  # fmt: skip
+
+    def snapshot(self) -> dict[str, Any]:
+        """What ``status`` shows of this station."""
+        positions = {str(number): life.snapshot() for number, life in self.positions.items()}
+        return {"step": self.plan.step, "positions": positions, "context": self.context.snapshot()}
+
+
+def _by_end(positions: Iterable[Position]) -> dict[Handshake | Edge | None, list[Position]]:
+    """Positions that share one way to end share its trigger: one edge, one read, one acknowledge."""
+    found: dict[Handshake | Edge | None, list[Position]] = {}
+    for position in positions:
+        found.setdefault(position.end, []).append(position)
+    return found
+
+
+def _trigger(
+    station: str, end: Handshake | Edge | None, members: Iterable[Position], counters: Counters
+) -> Trigger | None:
+    if end is None:
+        return None
+    if isinstance(end, Edge):
+        return EdgeTrigger(end)
+    known = [counters[key] for key in ((station, position.number) for position in members) if key in counters]
+    half = 1 << (end.counter_bits - 1)
+    counter: int | None = None
+    epoch = 0
+    for one, its_epoch in known:
+        newer = counter is None or its_epoch > epoch or (one - counter) % (2 * half) < half
+        if its_epoch >= epoch and newer:
+            counter, epoch = one, its_epoch
+    return HandshakeTrigger(end, counter, epoch)
