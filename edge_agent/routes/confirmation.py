@@ -1,0 +1,59 @@
+"""What a receiver says after its own commit, checked as strictly as anything that comes from a network.
+
+``{"v": 1, "agent": …, "stream": …, "upto": 118, "nack": [{"n": 97, "reason": "unknown part number"}]}``
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import orjson
+
+MAX_BYTES = 2**20
+MAX_NACKS = 10_000
+_REASON_CHARS = 500
+
+
+class BadConfirmation(ValueError):
+    """This is no confirmation; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Everything of ``stream`` up to ``upto`` is settled; ``nack`` maps each refused n to its reason."""
+
+    agent: str
+    stream: str
+    upto: int
+    nack: dict[int, str]
+
+
+def parse(payload: bytes) -> Confirmation:
+    """Read one. Raises BadConfirmation."""
+    if len(payload) > MAX_BYTES:
+        raise BadConfirmation(f"{len(payload)} bytes")
+    try:
+        body = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise BadConfirmation(f"no JSON: {error}") from error
+    if not isinstance(body, dict) or type(body.get("v")) is not int or body["v"] != 1:
+        raise BadConfirmation("not an object with v = 1")
+    agent, stream, upto, nacks = (body.get(key) for key in ("agent", "stream", "upto", "nack"))
+    if not isinstance(agent, str) or not isinstance(stream, str) or not _is_count(upto):
+        raise BadConfirmation("agent and stream must be text, upto a whole number")
+    if nacks is None:
+        nacks = []
+    if not isinstance(nacks, list) or len(nacks) > MAX_NACKS:
+        raise BadConfirmation(f"nack must be a list of at most {MAX_NACKS}")
+    return Confirmation(agent, stream, upto, dict(_nack(item) for item in nacks))
+
+
+def _nack(item: Any) -> tuple[int, str]:
+    if not isinstance(item, dict) or not _is_count(item.get("n")) or not isinstance(item.get("reason"), str):
+        raise BadConfirmation("a nack is {n: whole number, reason: text}")
+    return item["n"], item["reason"][:_REASON_CHARS]
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 2**63
