@@ -83,8 +83,8 @@ def load(path: Path) -> Config:
 
 def _load(path: Path, root: Node, problems: Problems) -> Config | None:
     _no_plain_secrets(root, (), problems)
-    agent, _ = validate(AgentSettings, ("agent",), root.value.get("agent"), problems)
-    buffer, _ = validate(BufferSettings, ("buffer",), root.value.get("buffer", {}), problems)
+    agent = validate(AgentSettings, ("agent",), root.value["agent"], problems)[0] if root.value.get("agent") else None
+    buffer, _ = validate(BufferSettings, ("buffer",), root.value.get("buffer") or {}, problems)
     specs: dict[str, DriverSpec] = {}
     devices: dict[str, Device] = {}
     known: dict[str, Known] = {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from edge_agent.driver import Duration, Settings, Size
 from edge_agent.errors import EdgeAgentError
@@ -19,6 +21,10 @@ def _known_kind(name: str) -> str:
         raise ValueError(f"{name!r} is no record kind; choose from {', '.join(labels)}")
     return name
 
+
+DEFAULT_TOPIC = "{enterprise}/{site}/{area}/{line}/{source}/{kind}"
+TOPIC_PARTS = ("enterprise", "site", "area", "line", "agent", "source", "station", "kind")
+MAX_TOPIC = 512
 
 KindName = Annotated[str, AfterValidator(_known_kind), Field(json_schema_extra={"enum": [k.label for k in Kind]})]
 
@@ -58,6 +64,12 @@ class TlsSettings(Settings):
     cert: str | None = Field(default=None, description="client certificate file, for mutual TLS")
     key: str | None = Field(default=None, description="client key file, for mutual TLS")
 
+    @model_validator(mode="after")
+    def _both(self) -> TlsSettings:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("a client certificate and its key come together; write both cert: and key:")
+        return self
+
 
 class RouteSettings(Settings):
     """What every route says, whatever its sink."""
@@ -73,21 +85,53 @@ class RouteSettings(Settings):
     max_backlog: Size | None = Field(default=None, description="oldest unsent beyond this are dropped, recorded")
 
 
+def _text_of_number(version: object) -> object:
+    return str(version) if type(version) is int else version  # nobody writes version: "5" with the quotes
+
+
+def _topic_template(template: str) -> str:
+    named = re.findall(r"\{([^{}]*)\}", template)
+    rest = re.sub(r"\{[^{}]*\}", "", template)
+    unknown = [name for name in named if name not in TOPIC_PARTS]
+    if unknown or "{" in rest or "}" in rest:
+        wrong = f"{{{unknown[0]}}}" if unknown else template
+        raise ValueError(f"{wrong!r} is no part of a topic; use {' '.join(f'{{{part}}}' for part in TOPIC_PARTS)}")
+    if "kind" not in named or not {"source", "station"} & set(named):
+        raise ValueError("the topic would not tell records apart; put {source} and {kind} into it")
+    if any(sign in rest for sign in "+#\0") or template.startswith(("/", "$")) or len(template) > MAX_TOPIC:
+        raise ValueError(f"this cannot be a topic; at most {MAX_TOPIC} characters, no + and no #, no / or $ in front")
+    return template
+
+
+def _broker(url: str) -> str:
+    parts = urlsplit(url)  # a bad port only shows when it is read
+    try:
+        usable = parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"{url!r} names no broker; write mqtts://host:8883")
+    return url
+
+
 class MqttRouteSettings(RouteSettings):
     """A route over MQTT, QoS 1."""
 
-    sink: Literal["mqtt"]
-    url: str = Field(pattern=r"^mqtts?://[^/@]+$", description="mqtt://host:1883 or mqtts://host:8883")
-    version: Literal["5", "3.1.1"] = Field(default="5", description="3.1.1 hides refused messages: avoid it")
-    client_id: str | None = Field(default=None, description="default: edge-agent-<agent id>-<route>")
-    username: str | None = None
-    password: Secret | None = None
-    tls: TlsSettings = TlsSettings()
-    topic: str = Field(
-        default="{enterprise}/{site}/{area}/{line}/{source}/{kind}",
-        description="template; must contain {source} and {kind}",
+    sink: Literal["mqtt"] = Field(description="where to: mqtt")
+    url: Annotated[str, AfterValidator(_broker)] = Field(
+        pattern=r"^mqtts?://[^/@]+$", description="mqtt://host:1883 or mqtts://host:8883"
     )
-    message_size: Size = Field(default=128 * 1024, ge=1024, le=16 * 2**20, description="largest message, bytes")
+    version: Annotated[
+        Literal["5", "3.1.1"], BeforeValidator(_text_of_number), WithJsonSchema({"enum": ["5", 5, "3.1.1"]})
+    ] = Field(default="5", description="3.1.1 hides refused messages: avoid it")
+    client_id: str | None = Field(default=None, description="default: edge-agent-<agent id>-<route>")
+    username: str | None = Field(default=None, description="login at the broker")
+    password: Secret | None = Field(default=None, description="{file: /path} or {env: NAME}; never the secret itself")
+    tls: TlsSettings = TlsSettings()
+    topic: Annotated[str, AfterValidator(_topic_template)] = Field(
+        default=DEFAULT_TOPIC, description="template; must contain {source} and {kind}"
+    )
+    message_size: Size = Field(default=128 * 1024, ge=4096, le=16 * 2**20, description="largest message, bytes")
     in_flight: int = Field(default=20, ge=1, le=1000, description="messages handed over but not yet acknowledged")
     ack_timeout: Duration = Field(default=10.0, description="no PUBACK for this long: reconnect")
-    keepalive: Duration = Field(default=15.0, ge=1, le=600)
+    keepalive: Duration = Field(default=15.0, ge=1, le=600, description="MQTT keep-alive; also bounds a silent loss")
