@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -124,26 +124,27 @@ def root() -> Any:
     return typer.main.get_command(app)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code. Usage errors and ``typer.Exit`` leave as SystemExit."""
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one verb, then leave with its exit code (SystemExit)."""
     arguments = _globals_first(list(sys.argv[1:] if argv is None else argv))
     i18n.use(_value_of("--lang", arguments) or i18n.preferred(os.environ))
     debug = "--debug" in arguments or os.environ.get("EDGE_AGENT_DEBUG", "") not in ("", "0")
     try:
-        root().main(args=arguments, prog_name="edge-agent")
+        root().main(args=arguments, prog_name="edge-agent")  # leaves with SystemExit unless something is wrong
+        code = ExitCode.OK
     except EdgeAgentError as error:
         if debug:
             traceback.print_exc()
         sys.stderr.write(f"{i18n.explain(error)}\n")
-        return exit_code(error)
+        code = exit_code(error)
     except Exception as error:  # noqa: BLE001  the last line: whatever it was, the user gets one line and a way on
         if debug:
             traceback.print_exc()
         what = _("unexpected {error}").format(error=f"{type(error).__name__}: {error}")
         hint = _("this is a fault of edge-agent: run it again with --debug and report what it prints")
         sys.stderr.write(f"edge-agent: {what}\n  → {hint}\n")
-        return ExitCode.PROBLEM
-    return ExitCode.OK
+        code = ExitCode.PROBLEM
+    sys.exit(code)
 
 
 def exit_code(error: EdgeAgentError) -> ExitCode:
