@@ -185,8 +185,8 @@ start_service() {
         [ -n "$root" ] || say "systemd does not run here: the service was not enabled"
         [ -z "$root" ] || systemctl --root="$root" --quiet enable edge-agent.service 2>/dev/null || :
     else
-        udevadm control --reload || :
-        udevadm trigger --subsystem-match=tty || :
+        udevadm control --reload 2>/dev/null || :
+        udevadm trigger --subsystem-match=tty 2>/dev/null || :
         systemctl daemon-reload
         systemctl --quiet enable edge-agent.service
         if cmp -s "$config" "$root/etc/edge-agent/config.sample.yaml" || ! accepts "$version"; then
@@ -232,7 +232,7 @@ do_remove() {
         fi
     fi
     if live; then
-        udevadm control --reload || :
+        udevadm control --reload 2>/dev/null || :
         systemctl daemon-reload
     fi
     if [ $purge = yes ]; then
