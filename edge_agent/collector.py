@@ -5,7 +5,8 @@ others nothing. What goes wrong is told apart by the driver's errors:
 
 - DeviceUnavailable: back-off from 0.3 s to 5 s, jittered. A replugged scanner appears 0.3 s after its USB event.
 - DeviceLost: an observation gap for the binder, then as above.
-- DeviceRefused: someone has to act. Health FAULTED with a hint; another try each 30 to 60 s.
+- DeviceRefused: someone has to act. Health FAULTED with a hint; another try each 30 to 60 s. A refused write on an
+  open device counts as a loss instead: the line stands until the acknowledge arrives, so it is tried again soon.
 - ReadingRejected: counted; too many in a row count as a loss.
 - anything else is a fault in the driver: it is isolated (closed, another try after a minute), the agent goes on.
 
@@ -37,6 +38,7 @@ ISOLATED_RETRY_S = (60.0, 60.0)
 CALL_TIMEOUT_S = 30.0  # above any driver's own time-out: a call that takes longer hangs
 CLOSE_TIMEOUT_S = 3.0
 REJECTED_IN_A_ROW = 10
+STABLE_S = 10.0  # a connection that lasted so long begins the back-off anew
 
 log = Log(__name__)
 T = TypeVar("T")
@@ -59,7 +61,7 @@ class Collector:
         self._wake = asyncio.Event()
         self._uncommitted: deque[int] = deque()
         self._stopping = False
-        self._read_ok = clock.now()
+        self._read_ok = self._opened_at = clock.now()
         self._rejected_in_a_row = 0
         self._outage = Outage(log, "device", device=name)
         self._status: dict[str, Any] = {"driver": spec.name, "samples": 0, "scans": 0, "rejected": 0, "reconnects": 0}
@@ -83,12 +85,12 @@ class Collector:
             was_open = False
             try:
                 await self._call(driver.open())
-                was_open, attempt = True, 0
+                was_open = True
                 self._opened()
                 await self._serve(driver)
             except DriverError as error:
                 self._failed(error, was_open)
-                attempt += 1
+                attempt = 0 if self._lasted_s() > STABLE_S else attempt + 1
             finally:
                 await self._close(driver)
             if not self._stopping:
@@ -99,12 +101,17 @@ class Collector:
 
     def _opened(self) -> None:
         self._outage.recovered()
-        self._read_ok = clock.now()
+        self._read_ok = self._opened_at = clock.now()
         self._state("connected")
+
+    def _lasted_s(self) -> float:
+        return (self._read_ok.mono_ns - self._opened_at.mono_ns) / 1e9
 
     def _failed(self, error: DriverError, was_open: bool) -> None:
         self._outage.failed(error)
         state = {DeviceRefused: "faulted", DriverIsolated: "isolated"}.get(type(error), "connecting")
+        if was_open and state == "faulted":
+            state = "connecting"  # a refused write: the line waits for the next one, not for a person
         self._state(state, error)
         self._requests.clear()  # the binder asks anew after the gap
         if was_open:
