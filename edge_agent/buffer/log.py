@@ -20,7 +20,7 @@ import orjson
 from edge_agent import clock
 from edge_agent.binding.state import Lookup, Restored
 from edge_agent.buffer import lanes as lanes_sql
-from edge_agent.buffer.files import Files
+from edge_agent.buffer.files import Files, give_up_ballast
 from edge_agent.buffer.lanes import Lane, RouteFilter
 from edge_agent.buffer.projection import Entry
 from edge_agent.buffer.queries import Passed, Reader, Registry, connect, restored
@@ -53,6 +53,7 @@ class Buffer:
         self.passed = Passed()
         self.writer = Writer(connection, self.passed, *head)
         self.writer.on_commit = self._on_commit
+        self.writer.on_full = lambda: give_up_ballast(files)
         self._connection = connection
         self._lock = lock
         self._registry = Registry(files.db)
@@ -165,14 +166,17 @@ class Buffer:
 
     # --- routes ----------------------------------------------------------------------------------------------
 
-    def lanes(self, route: str, start: str, filter: RouteFilter) -> list[Lane]:
+    def lanes(self, route: str, start: str, filter: RouteFilter, *, max_backlog: int | None = None) -> list[Lane]:
         """The route's unfinished lanes, oldest first, after giving it one for every log it lacked.
 
-        ``start`` ("now" or "oldest") matters for a route that was never seen. The last one is the running log's.
+        ``start`` ("now" or "oldest") matters for a route that was never seen. The last lane is the running log's.
+        ``max_backlog``: bytes; the oldest undelivered records beyond it are given up, for this route only, recorded.
         Blocks for some milliseconds: call it when the route starts or its filter changes. Raises StorageError.
         """
         handed = self._handed
         self.attached.add(route)
+        if max_backlog is not None:
+            self._upkeep.retention.backlogs[route] = max_backlog
 
         def attach(connection: sqlite3.Connection) -> list[Lane]:
             head_seq = self.writer.durable_seq

@@ -150,7 +150,8 @@ class Projection:
             (
                 cycle, body["config"], body["station"], body["step"], body["position"], seq,
                 int(body["opened_at_ns"]), body.get("opened_by", ""), body.get("attempt"),
-                _text(body.get("context", {})), int(body["ended_at_ns"]), body["closed_by"], body["result"], body["complete"], _text(outcome),
+                _text(body.get("context", {})), int(body["ended_at_ns"]), body["closed_by"], body["result"],
+                body["complete"], _text(outcome),
                 binding.get("state", "pending"), _bound_unit(binding),
             ),
         )  # fmt: skip

@@ -105,15 +105,19 @@ class Reader:
             return [Row(seq, kind, names[id], at, mono, synced, body) for seq, kind, id, at, mono, synced, body in rows]
 
     def _merge_holes(self, lane: Lane, after_seq: int, end: int, rows: list[Row]) -> list[Row]:
+        """Put each hole that ends here in its place, instead of whatever rows it still covers."""
         sql = (
-            "SELECT last_seq, count, reason FROM hole WHERE lane = ? AND last_seq > ? AND last_seq <= ?"
-            " ORDER BY last_seq"
+            "SELECT first_seq, last_seq, count, reason FROM hole"
+            " WHERE lane = ? AND last_seq > ? AND first_seq <= ? ORDER BY last_seq"
         )
-        holes = [
-            Row(last, TOMBSTONE, "", 0, 0, 1, orjson.dumps({"count": count, "reason": reason}))
-            for last, count, reason in self._connection.execute(sql, (lane.id, after_seq, end))
-        ]
-        return sorted(rows + holes, key=lambda row: row.seq) if holes else rows
+        holes = self._connection.execute(sql, (lane.id, after_seq, end)).fetchall()
+        if not holes:
+            return rows
+        rows = [row for row in rows if not any(first <= row.seq <= last for first, last, _, _ in holes)]
+        for _, last, count, reason in holes:
+            if last <= end and count:
+                rows.append(Row(last, TOMBSTONE, "", 0, 0, 1, orjson.dumps({"count": count, "reason": reason})))
+        return sorted(rows)
 
     def _refused(self, lane: Lane) -> frozenset[str]:
         if lane.filter.stations is None:

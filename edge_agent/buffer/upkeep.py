@@ -7,6 +7,7 @@ for writing is a chore of the writer's thread, whatever blocks goes to a worker 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from edge_agent.buffer import lanes, witness
 from edge_agent.buffer.queries import connect
 from edge_agent.buffer.retention import Retention
 from edge_agent.buffer.stats import measure
-from edge_agent.logs import Log
+from edge_agent.errors import StorageError
+from edge_agent.logs import Log, Outage
 
 if TYPE_CHECKING:
     from edge_agent.buffer.log import Buffer
@@ -37,10 +39,11 @@ class Upkeep:
     def __init__(self, buffer: Buffer) -> None:
         self._buffer = buffer
         self._connection = connect(buffer.files.db)
-        self._retention = Retention(buffer)
+        self.retention = Retention(buffer, self.used)
         self._witnessed = -1  # commits when the witness was last written
         self._checkpointed = buffer.next_seq - 1
         self._rate: deque[tuple[float, int]] = deque(maxlen=RATE_POINTS)
+        self._outage = Outage(log, "retention")
         self._sample_rate()
 
     async def run(self) -> None:
@@ -62,8 +65,19 @@ class Upkeep:
             if now_s >= due["detach"]:
                 due["detach"] = float("inf")
                 await self._detach()
-            await self._retention.step()
+            await self._retain()
             await asyncio.sleep(TICK_S)
+
+    async def _retain(self) -> None:
+        """One tick of retention. A full disk refuses even that; a writer that failed ends the agent."""
+        try:
+            await self.retention.step()
+        except (StorageError, sqlite3.Error) as error:
+            self._outage.failed(error)
+        else:
+            self._outage.recovered()
+        if self._buffer.writer.failed is not None:
+            raise self._buffer.writer.failed
 
     def close(self) -> None:
         self._connection.close()
@@ -73,15 +87,21 @@ class Upkeep:
         buffer, writer = self._buffer, self._buffer.writer
         totals = {id: (lane.total, lane.total_seq) for id, lane in writer.lanes.items()}
         result = measure(self._connection, buffer.files, buffer.settings, totals, self._bytes_per_hour())
-        trouble = writer.trouble
+        trouble = writer.failed or writer.trouble or writer.held
         return result | {
             "inbox": buffer.next_seq - 1 - writer.durable_seq,
             "commits": writer.counts.commits,
             "commit_ms": round(writer.counts.commit_s * 1000, 3),
-            "dropped": self._retention.dropped,
-            "shedding": self._retention.shedding,
+            "dropped": self.retention.dropped,
             "trouble": None if trouble is None else {"error": str(trouble.args[0]), "hint": trouble.hint},
         }
+
+    def used(self) -> int:
+        """Bytes of the database that hold something."""
+        execute = self._connection.execute
+        (size,), (pages,) = execute("PRAGMA page_size").fetchone(), execute("PRAGMA page_count").fetchone()
+        (free,) = execute("PRAGMA freelist_count").fetchone()
+        return int(size * (pages - free))
 
     def write_witness(self) -> None:
         """Write the witness if anything was committed since. Blocking."""

@@ -36,6 +36,7 @@ from edge_agent.buffer.projection import Entry, Projection, Sources
 from edge_agent.buffer.queries import Passed
 from edge_agent.buffer.steps import step
 from edge_agent.errors import StorageCorrupt, StorageError, StorageFull
+from edge_agent.logs import Log, Outage
 from edge_agent.model import Kind
 
 LINGER_S = 0.005
@@ -81,7 +82,7 @@ class _Inbox:
 
 
 class Writer:
-    """Owns the writing connection from ``start`` to ``stop``. The event loop calls it, unless a method says otherwise."""
+    """Owns the writing connection from ``start`` to ``stop``. For the event loop unless a method says otherwise."""
 
     def __init__(self, connection: sqlite3.Connection, passed: Passed, head_seq: int, head_hash: bytes) -> None:
         self.durable_seq = head_seq
@@ -89,7 +90,7 @@ class Writer:
         self.head = (head_seq, head_hash)
         self.trouble: StorageError | None = None  # why nothing can be committed at the moment
         self.failed: StorageError | None = None  # why nothing ever will
-        self.held = False  # by policy: the free-disk floor is reached and nothing may go
+        self.held: StorageFull | None = None  # by policy: full, and nothing may be deleted
         self.counts = Counts()
         self.beat_s = time.monotonic()
         self.on_commit: Callable[[int], None] = lambda seq: None
@@ -106,8 +107,9 @@ class Writer:
         self._stopping = False
         self._progress: dict[int, tuple[int, int]] = {}
         self._dead: list[tuple[str, int, int, int, str, int]] = []
-        self._chores: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
+        self._chores: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any], bool]] = deque()
         self._committed_s = self._totals_s = time.monotonic()
+        self._outage = Outage(Log(__name__), "commit")
         self._synced = 0
         self._synced_s = -1.0
         self._thread = threading.Thread(target=self._run, name="buffer", daemon=True)
@@ -137,15 +139,22 @@ class Writer:
         """A refused record; durable before any progress that is reported after it."""
         self._dead.append((route, lane, n, seq, reason, time.time_ns()))
 
-    def chore(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Run ``work`` on the writer's thread between commits, in a transaction of its own. Any thread may ask."""
+    def chore(self, work: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> Future[T]:
+        """Run ``work`` on the writer's thread between commits, in a transaction of its own. Any thread may ask.
+
+        ``alone``: outside any transaction.
+        """
         future: Future[T] = Future()
         if self.failed is not None or not self._thread.is_alive():
             future.set_exception(self.failed or StorageError("the buffer is closed"))
             return future
-        self._chores.append((work, future))
+        self._chores.append((work, future, alone))
         self._wake.set()
         return future
+
+    def shrink(self) -> Future[None]:
+        """Move the write-ahead log into the database, and cut off what was vacuumed."""
+        return self.chore(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").close(), alone=True)
 
     def stop(self, timeout_s: float) -> bool:
         """Commit what waits and end the thread. Blocks; False if it did not end in time."""
@@ -200,8 +209,8 @@ class Writer:
             self.beat_s = time.monotonic()
 
     def _take(self) -> list[Entry]:
-        if self.held and not self._stopping:
-            time.sleep(0.01)  # room() holds the collectors meanwhile; chores go on
+        if self.held is not None and not self._stopping:
+            time.sleep(0.02)  # room() holds the collectors meanwhile; progress and chores go on
             return []
         entries = self._inbox.entries
         self._inbox.hurry = False
@@ -227,6 +236,7 @@ class Writer:
                 self.beat_s = time.monotonic()
                 self._one_chore()
             else:
+                self._outage.recovered()
                 self.trouble = None
                 return
 
@@ -319,14 +329,16 @@ class Writer:
     def _one_chore(self) -> None:
         if not self._chores:
             return
-        work, future = self._chores.popleft()
+        work, future, alone = self._chores.popleft()
         if not future.set_running_or_notify_cancel():
             return
         connection = self._connection
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            if not alone:
+                connection.execute("BEGIN IMMEDIATE")
             result = work(connection)
-            connection.execute("COMMIT")
+            if not alone:
+                connection.execute("COMMIT")
         except (sqlite3.Error, StorageError) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -352,6 +364,7 @@ class Writer:
         self.trouble = StorageFull(
             f"the buffer cannot be written: {error}", hint="free disk space; nothing is lost meanwhile"
         )
+        self._outage.failed(self.trouble)
         self.on_full()
 
     def _fail(self, error: StorageError) -> None:
