@@ -159,9 +159,9 @@ do_install() {
     mkdir -p "$root/usr/local/bin"
     install -d -m 750 "$root/etc/edge-agent" "$root/etc/edge-agent/secrets"
     if [ ! -e "$config" ]; then
-        install -m 640 "$source_dir/deploy/config.sample.yaml" "$config"
+        install -m 640 "$source_dir/deploy/sample.yaml" "$config"
     fi
-    install -m 644 "$source_dir/deploy/config.sample.yaml" "$root/etc/edge-agent/config.sample.yaml"
+    install -m 644 "$source_dir/deploy/sample.yaml" "$root/etc/edge-agent/config.sample.yaml"
     if [ -z "$root" ]; then
         systemd-sysusers /etc/sysusers.d/edge-agent.conf
         systemd-tmpfiles --create /etc/tmpfiles.d/edge-agent.conf

@@ -75,7 +75,7 @@ def test_install_again_upgrade_refuse_roll_back_remove(bundle: Path, tmp_path: P
     assert (opt / "current").readlink() == first
 
     (opt / "broken").mkdir()  # half of an installation that was interrupted
-    config.write_text((bundle / "deploy" / "config.sample.yaml").read_text())
+    config.write_text((bundle / "deploy" / "sample.yaml").read_text())
     install()
     assert not (opt / "broken").exists()
     assert len([path for path in opt.iterdir() if not path.is_symlink()]) == 2, "this one and the one before"
