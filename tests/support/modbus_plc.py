@@ -46,7 +46,10 @@ class ModbusPlc:
         """Start and wait until it listens."""
         paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(self.port)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
+            [sys.executable, __file__, str(self.port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
@@ -206,9 +209,7 @@ async def _serve(port: int) -> None:
     server = ModbusTcpServer(device, address=("127.0.0.1", port))
     await server.serve_forever(background=True)
     print("ready", flush=True)  # noqa: T201
-    parent = os.getppid()
-    while os.getppid() == parent:  # die with the test
-        await asyncio.sleep(0.5)
+    await asyncio.to_thread(sys.stdin.read)  # ends with the test, however that ends
 
 
 if __name__ == "__main__":
