@@ -137,7 +137,7 @@ def make_holes(
         for start, end in without(whole, known):
             for begin, finish in ((start, min(end, border)), (max(start, border + 1), end)):
                 if begin <= finish:
-                    count = _count(db, begin, finish, wanted, wanted.refused(stations))
+                    count = lanes.count(db, begin, finish, wanted, wanted.refused(stations))
                     _add_hole(db, lane, begin, finish, count, reason, border)
 
 
@@ -149,11 +149,3 @@ def _add_hole(db: sqlite3.Connection, lane: int, first: int, last: int, count: i
         db.execute("DELETE FROM hole WHERE lane = ? AND last_seq = ?", (lane, first - 1))
         first, count = before[0], before[1] + count
     db.execute("INSERT INTO hole VALUES (?, ?, ?, ?, ?)", (lane, first, last, count, reason))
-
-
-def _count(db: sqlite3.Connection, first: int, last: int, wanted: lanes.RouteFilter, refused: frozenset[str]) -> int:
-    sql = (
-        "SELECT r.kind, s.name, count(*) FROM record r JOIN source s ON s.id = r.source WHERE r.seq BETWEEN ? AND ?"
-        " GROUP BY r.kind, r.source"
-    )
-    return sum(count for kind, name, count in db.execute(sql, (first, last)) if wanted.passes(kind, name, refused))

@@ -28,6 +28,7 @@ WITNESS_S = 5.0
 CHECKPOINT_S = 300.0
 DETACH_S = 30.0  # routes that did not ask for their lanes by then are gone from the config
 RATE_S = 10.0
+COUNT_ROWS = 10_000
 RATE_POINTS = 31  # five minutes
 
 log = Log(__name__)
@@ -43,6 +44,7 @@ class Upkeep:
         self._witnessed = -1  # commits when the witness was last written
         self._checkpointed = buffer.next_seq - 1
         self._rate: deque[tuple[float, int]] = deque(maxlen=RATE_POINTS)
+        self._counting = True
         self._outage = Outage(log, "retention")
         self._sample_rate()
 
@@ -66,6 +68,7 @@ class Upkeep:
                 due["detach"] = float("inf")
                 await self._detach()
             await self._retain()
+            await self._count_on()
             await asyncio.sleep(TICK_S)
 
     async def _retain(self) -> None:
@@ -78,6 +81,15 @@ class Upkeep:
             self._outage.recovered()
         if self._buffer.writer.failed is not None:
             raise self._buffer.writer.failed
+
+    async def _count_on(self) -> None:
+        """Finish the counts of lanes that an earlier run left behind."""
+        while self._counting and self._buffer.writer.failed is None:
+            chore = self._buffer.writer.chore(lambda db: lanes.count_on(db, COUNT_ROWS))
+            try:
+                self._counting = await asyncio.wrap_future(chore)
+            except sqlite3.Error:  # a full disk: the counts wait
+                return
 
     def close(self) -> None:
         self._connection.close()

@@ -177,6 +177,7 @@ class Writer:
                 if batch or self._progress_is_due():
                     self._commit_until_done(batch)
                 self._one_chore()
+            self._store_totals()
         except StorageError as error:
             self._fail(error)
         except (sqlite3.Error, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -294,12 +295,16 @@ class Writer:
                 [(seq, n, lane) for lane, (seq, n) in progress.items()],
             )
             step("progress_after")
-        if self._committed_s - self._totals_s >= TOTALS_S or self._stopping:
+        if self._committed_s - self._totals_s >= TOTALS_S:
             self._totals_s = self._committed_s
-            self._connection.executemany(
-                "UPDATE lane SET total = ?, total_seq = ? WHERE id = ?",
-                [(lane.total, lane.total_seq, id) for id, lane in self.lanes.items()],
-            )
+            self._store_totals()
+
+    def _store_totals(self) -> None:
+        """What the growing lanes count, up to the last commit."""
+        self._connection.executemany(
+            "UPDATE lane SET total = ?, total_seq = ? WHERE id = ?",
+            [(lane.total, lane.total_seq, id) for id, lane in self.lanes.items()],
+        )
 
     def _after_commit(self, batch: list[Entry], rows: list[Any], digest: bytes, started_s: float) -> None:
         self._committed_s = self.beat_s = time.monotonic()
