@@ -81,9 +81,10 @@ class Collector:
         """Serve the device until ``stop``; never raises a DriverError."""
         attempt = 0
         while not self._stopping:
-            driver = self._spec.create(self.name, self._settings)
+            driver: Driver | None = None
             was_open = False
             try:
+                driver = await self._call(self._create())
                 await self._call(driver.open())
                 was_open = True
                 self._opened()
@@ -92,12 +93,16 @@ class Collector:
                 self._failed(error, was_open)
                 attempt = 0 if self._lasted_s() > STABLE_S else attempt + 1
             finally:
-                await self._close(driver)
+                if driver is not None:
+                    await self._close(driver)
             if not self._stopping:
                 await self._pause(attempt)
         self._state("stopped")
 
     # --- the connection's life ---------------------------------------------------------------------------------
+
+    async def _create(self) -> Driver:
+        return self._spec.create(self.name, self._settings)
 
     def _opened(self) -> None:
         self._outage.recovered()
