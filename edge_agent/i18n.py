@@ -4,9 +4,9 @@
 demo translate: logs, records and `--json` stay English, since machines and colleagues elsewhere read them.
 
 Errors are raised in English by modules that know no language (a driver must not import this). :func:`explain`
-translates them when they reach a person: the catalogue holds the *template* of the message, e.g.
-``"no driver named {}"``, and a message that fits a template is put into the translated one, ``{0}``, ``{1}`` being
-what stood in the holes. A test collects the templates from the source, so that none is forgotten.
+translates them when they reach a person: the catalogue holds the *template* of each clause (between "; "), e.g.
+``"no driver named {}"``, and a clause that fits one is put into the translation, ``{}`` (or ``{0}``, ``{1}``, where
+the order differs) being what stood in the holes. A test collects the templates from the source.
 
 The ``.po`` file is read as it is and compiled in memory (300 entries: some ms, and only for a language other than
 English): no binary file to keep in step with it, no build step, and a translator can edit it on the line PC.
@@ -20,7 +20,7 @@ import gettext
 import io
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -97,15 +97,23 @@ def explain_problem(problem: Problem) -> str:
 
 
 def translate(message: str) -> str:
-    """A finished English message in the chosen language, if it or a template it fits is in the catalogue."""
+    """A finished English message in the chosen language, clause by clause, as far as the catalogue knows them."""
     if _chosen_language == "en" or not message:
         return message
     if (whole := _(message)) != message:
         return whole
+    if "; " in message:
+        return "；".join(translate(clause) for clause in message.split("; "))
     for pattern, template in _templates():
         if match := pattern.fullmatch(message):
-            return template.format(*(translate(part) if " " in part else part for part in match.groups()))
+            return _filled(template, match.groups())
     return message
+
+
+def _filled(template: str, parts: Sequence[str]) -> str:
+    """The template with its holes filled; a part of several words may be a message itself."""
+    told = [translate(part) if " " in part else part for part in parts]
+    return _HOLE.sub(lambda hole: told[int(hole[0][1:-1])], template)
 
 
 @lru_cache(maxsize=1)

@@ -78,6 +78,9 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name, route in status.get("routes", {}).items():
         if route.get("state") not in _GOOD_STATES:
             yield f"route {name}", str(route.get("last_error") or route.get("state")), str(route.get("hint") or "")
+        elif route.get("receiver_silent"):
+            hint = "see that the receiver runs and is subscribed; nothing is lost meanwhile"
+            yield f"route {name}", "the broker takes the records, but the receiver does not confirm them", hint
         if dead := route.get("dead"):
             yield f"route {name}", f"{dead} dead letters", "they were refused; see the agent's log for the reasons"
     buffer = status.get("buffer", {})
@@ -142,7 +145,8 @@ def _show_devices(out: Console, devices: dict[str, Any]) -> None:
 
 def _show_stations(out: Console, stations: dict[str, Any]) -> None:
     rows = table(_("STATION"), _("UNIT"), _("BINDING"), _("HANDSHAKE"), _("COUNTS"))
-    for station, positions in stations.items():
+    for name, station in stations.items():
+        positions = station["positions"]
         for number, position in positions.items():
             unit = position.get("serial") or (_("unknown unit") if position.get("cycle") else _("empty"))
             binding = _(position["binding_state"]) if position.get("binding_state") else "–"
