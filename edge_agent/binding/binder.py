@@ -119,13 +119,16 @@ class Binder:
         if store.source in self._delimiting:
             self._check_silence(store.source, sample.at, draft)
             self._newest[store.source] = sample
-        stored, cycles = _windows(store, sample, seq)
+        stored, _ = _windows(store, sample, seq)
         for station in store.watchers:
             station.on_sample(sample, seq, draft)
         if not stored and (draft.kept or draft.records):
-            stored, cycles = True, _take(store, sample, seq)
+            stored = True
+            _take(store, sample, seq)
         if not stored:
             return Outcome([], draft.effects)
+        # What the sample itself interrupted or closed is no longer extended by it.
+        cycles = tuple([cycle.id for cycle in store.claimants if cycle.owns(sample)])
         return Outcome([store.record(sample, cycles), *draft.records], draft.effects)
 
     # --- scans -------------------------------------------------------------------------------------------------

@@ -78,7 +78,8 @@ class Window:
                 self._marks.pop()
             cut = self._marks[-1][1] + 1 if self._marks else self.ranges[-1][0]
         if cut is not None:
-            self.ranges = [[first, min(last, cut - 1)] for first, last in self.ranges if first < cut]
+            newest = max([seq for _, seq, _ in self._tail if seq is not None], default=cut - 1)
+            self.ranges = [[first, min(last, newest)] for first, last in self.ranges if first < cut]
             self.running = False
 
     def stop(self) -> None:

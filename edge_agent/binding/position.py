@@ -168,7 +168,10 @@ class PositionLife:
             draft, self.station.name, "observation_gap",
             f"{self.name}: {device} was not observed ({cause}), {cycle.serial or 'the unit'} may have been taken away",
             cycle=cycle.id, position=self.plan.number, serial=cycle.serial,
-            details={"cause": cause, "device": device, "since_ns": str(before.at_ns)},
+            details={
+                "cause": cause, "device": device, "since_ns": str(before.at_ns),
+                "cycles": [cycle.id], "windows": _ranges(cycle),
+            },
         )  # fmt: skip
 
     def resume(self, draft: Draft, rule: str, evidence: Sequence[int]) -> None:
@@ -256,7 +259,7 @@ class PositionLife:
             body |= {"counter": result.counter, "epoch": result.epoch}
         return body | {
             "attempt": cycle.attempt,
-            "windows": {source: window.ranges for source, window in cycle.windows.items() if window.ranges},
+            "windows": _ranges(cycle),
             "binding": self._whose(cycle),
         }
 
@@ -332,6 +335,10 @@ class PositionLife:
             here.remove(self)
             if not here:
                 del self._floor.where[cycle.serial]
+
+
+def _ranges(cycle: Cycle) -> dict[str, list[list[int]]]:
+    return {source: [list(pair) for pair in window.ranges] for source, window in cycle.windows.items() if window.ranges}
 
 
 def plc_text(value: Value) -> str:
