@@ -75,6 +75,7 @@ class Cell:
         self._pace, self._give_up_s = pace, give_up_s
         self._bench: deque[Unit] = deque()  # taken out by a swap; comes back before new units do
         self._number = 0
+        image.holding[wiring.result] = wiring.counter_start
         self._where = {"station": wiring.station, "position": wiring.position}
         self._placed_by_swap = False
         self._worked = False

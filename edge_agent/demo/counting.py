@@ -281,7 +281,7 @@ def _count_misbound(
             number = samples.get(row.seq, {}).get(f"{device}.reply")
             if number is None:
                 continue  # of a result group, beside values that tell
-            true = held.get((device, number), {}).get(str(row.position))
+            true = held.get((device, number), {}).get(f"{row.station}.{row.position}")
         if row.serial != true:
             counts.misbound += 1
             counts.detail(f"misbound: {row.tag}={row.value} (seq {row.seq}) is {true}'s, not {row.serial}'s")

@@ -10,9 +10,12 @@
 
 Each station is a Modbus unit id of its own on the one server; the readers are ``DIR/scan-op10`` and so on; the truth is
 ``DIR/truth.jsonl``. Commands come as JSON lines on stdin, each answered by one JSON line on stdout:
-``{"do": "swap", "station": "OP20", "position": 1, "scan": true}`` (without station: everywhere), ``{"do": "stop"}``
-(no new units; answers when the last one has left). The end of stdin ends the process: it never outlives its parent.
 
+- ``{"do": "feed"}``: units begin to come;
+- ``{"do": "swap", "station": "OP20", "position": 1, "scan": true}``, without a station everywhere;
+- ``{"do": "stop"}``: no new units; answered when the last one has left.
+
+The end of stdin ends the process: it never outlives its parent.
 What goes wrong with which unit follows from ``--seed``; when it happens does not, since it depends on the agent's pace.
 """
 
@@ -59,7 +62,7 @@ class Line:
         self._pace, self._quirks = pace, quirks
         self._units = 0
         self._under_way = 0
-        self._feeding = True
+        self._feeding = asyncio.Event()
         self._empty = asyncio.Event()
         self.images = {device: Image(self._noting_replies(device)) for device in UNIT_IDS}
         self.scanners = {wiring.scanner: PtyScanner(directory / wiring.scanner) for wiring in WIRINGS}
@@ -77,16 +80,20 @@ class Line:
         ]  # fmt: skip
 
     async def run(self) -> None:
-        """Feed and work until cancelled."""
+        """Work on what is fed, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for cell in self.cells:
                 group.create_task(cell.run(), name=f"{cell.wiring.station}.{cell.wiring.position}")
             group.create_task(self._feed(), name="feed")
             group.create_task(self._warm(), name="temperatures")
 
+    def feed(self) -> None:
+        """Units begin to come."""
+        self._feeding.set()
+
     async def stop(self) -> None:
         """No new units; returns when the last one has left."""
-        self._feeding = False
+        self._feeding.clear()
         if self._under_way:
             await self._empty.wait()
         self.truth.note("stop")
@@ -114,13 +121,14 @@ class Line:
         return unit
 
     async def _feed(self) -> None:
-        while self._feeding:
+        await self._feeding.wait()
+        while self._feeding.is_set():
             await self._first.put(self.make())
             await asyncio.sleep(self._pace * self._random.uniform(1.0, 1.3))
 
     async def _ship(self, unit: Unit) -> None:
         self._under_way -= 1
-        if not self._under_way and not self._feeding:
+        if not self._under_way and not self._feeding.is_set():
             self._empty.set()
 
     async def _warm(self) -> None:
@@ -134,9 +142,8 @@ class Line:
     def _noting_replies(self, device: str) -> Callable[[int], None]:
         def note(number: int) -> None:
             held = {
-                str(cell.wiring.position): cell.unit.serial if cell.unit else None
+                f"{cell.wiring.station}.{cell.wiring.position}": cell.unit.serial if cell.unit else None
                 for cell in self.cells
-                if cell.wiring.device == device
             }
             self.truth.note("reply", device=device, number=number, held=held)
 
@@ -144,6 +151,9 @@ class Line:
 
 
 async def _obey(line: Line, command: dict[str, Any]) -> dict[str, Any]:
+    if command["do"] == "feed":
+        line.feed()
+        return {"did": "feed"}
     if command["do"] == "swap":
         count = line.swap(command.get("station"), command.get("position"), scan=command.get("scan", False))
         return {"did": "swap", "count": count}

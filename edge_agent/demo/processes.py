@@ -126,6 +126,10 @@ class LineProcess(Child):
         await self.start()
         await self._answer("start", 15.0)
 
+    async def feed(self) -> None:
+        """Units begin to come."""
+        await self._do({"do": "feed"}, 5.0)
+
     async def swap(self, station: str | None = None, position: int | None = None, *, scan: bool = False) -> int:
         """Swap the units at the position, or at all; how many were."""
         answer = await self._do({"do": "swap", "station": station, "position": position, "scan": scan}, 5.0)
@@ -157,6 +161,17 @@ class AgentProcess(Child):
     def __init__(self, config: Path, log: Path, data_dir: Path) -> None:
         super().__init__(log, ["edge_agent", "--config", str(config), "run"])
         self._data_dir = data_dir
+
+    async def connected(self, timeout_s: float = 20.0) -> None:
+        """Wait until it has every device. Raises TimeoutError; RuntimeError when it ends instead."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                status = await self.status()
+                if status and all(device["state"] == "connected" for device in status["devices"].values()):
+                    return
+                if not self.running:
+                    raise RuntimeError(f"the agent ended with {self.returncode}:\n{self.log.read_text()[-4000:]}")
+                await asyncio.sleep(0.05)
 
     async def status(self) -> dict[str, Any] | None:
         """What the agent says of itself; None while it cannot be asked."""

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from edge_agent.i18n import _
 
-EVENTS = 12
+EVENTS = 10
 BACKLOG_SCALE = 50  # records: the shortest full bar
 
 

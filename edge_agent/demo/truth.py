@@ -12,7 +12,8 @@ Every event has ``at_ns`` (UTC), ``event`` and where it concerns a position ``st
                ``ok``, and ``handshake``: whether it now asks for an acknowledge
 ``ack``        the PLC saw its result ``number`` acknowledged
 ``not_taken``  the PLC gave up waiting for that acknowledge
-``reply``      reply ``number`` of ``device``'s polled registers went out while ``held`` {position: serial} held
+``reply``      reply ``number`` of ``device``'s polled registers went out while the positions held ``held``
+               {"OP30.2": serial or null}
 ``stop``       the last unit has left
 =============  =========================================================================================
 """

@@ -40,7 +40,7 @@ class Story:
 
     def poll(self, at_s: float, serial: str | None, *, cycle: str = "", bound_to: str | None = None) -> None:
         self._reply += 1
-        self.happened(at_s, "reply", device="press", number=self._reply, held={"1": serial})
+        self.happened(at_s, "reply", device="press", number=self._reply, held={"OP20.1": serial})
         sample = {"tagset": "press.state", "values": [False, self._reply, 21.5]}
         seq = self.record(at_s, "sample", "press.state", sample)
         if bound_to is not None:

@@ -55,6 +55,7 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Bench]:
     client = AsyncModbusTcpClient("127.0.0.1", port=port, retries=0)
     try:
         await line.begin()
+        await line.feed()
         assert await client.connect()
         yield Bench(line, client, TruthReader(line.truth))
     finally:
@@ -116,7 +117,7 @@ def test_replies_are_numbered_and_say_which_unit_was_there(tmp_path: Path) -> No
         await bench.client.read_input_registers(2, count=1, device_id=PRESS)  # does not touch the number
         reply = await bench.seen(lambda event: event["event"] == "reply" and event["number"] == 3)
         assert reply["device"] == "press"
-        assert reply["held"] == {"1": entered["serial"]}
+        assert reply["held"]["OP20.1"] == entered["serial"]
 
     run(tmp_path, story)
 
