@@ -82,7 +82,7 @@ class ModbusTag(TagSettings):
     order: Order = Field(default="ABCD", description="byte order on the wire, A the most significant")
     length: int | None = Field(default=None, ge=1, le=2 * MAX_REGISTERS, description="string: its characters")
     scale: float = Field(default=1.0, description="value = raw * scale + offset")
-    offset: float = 0.0
+    offset: float = Field(default=0.0, ge=-1e15, le=1e15, description="see scale")
 
     @field_validator("address")
     @classmethod
@@ -93,8 +93,8 @@ class ModbusTag(TagSettings):
     @field_validator("scale")
     @classmethod
     def _scales(cls, scale: float) -> float:
-        if scale == 0 or scale in (float("inf"), float("-inf")) or scale != scale:
-            raise ValueError("scale must be a number other than 0")
+        if not 1e-12 <= abs(scale) <= 1e12:
+            raise ValueError("scale must be a number other than 0, between 1e-12 and 1e12")
         return scale
 
     @model_validator(mode="after")
@@ -165,7 +165,7 @@ class ModbusSettings(Settings):
     driver: Literal["modbus"] = "modbus"
     connection: str = Field(pattern=r"^tcp://[^/@\s]+$", description="tcp://host:port; the port is 502 by default")
     unit_id: int = Field(default=1, ge=0, le=255, description="Modbus unit (slave) id")
-    timeout: Duration = Field(default=1.0, gt=0, le=60, description="for connecting, and for each answer")
+    timeout: Duration = Field(default=1.0, gt=0, le=10, description="for connecting, and for each answer")
     quirks: Quirks = Quirks()
     groups: dict[TagName, GroupSettings[ModbusTag]] = Field(default={}, description="tags that are read together")
     tags: dict[TagName, ModbusTag] = Field(default={}, description="tags that are only written")

@@ -1,0 +1,111 @@
+"""What a Modbus section may say, and what it is told when it says something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edge_agent_drivers.modbus.config import ModbusSettings, ModbusTag, describe
+
+
+def settings(**keys: Any) -> ModbusSettings:
+    return ModbusSettings.model_validate({"connection": "tcp://plc:502", **keys})
+
+
+def group(**tags: dict[str, Any]) -> dict[str, Any]:
+    return {"poll": "100ms", "tags": tags}
+
+
+def test_host_and_port_come_from_the_connection() -> None:
+    assert (settings().host, settings().port) == ("plc", 502)
+    six = settings(connection="tcp://[::1]:1502")
+    assert (six.host, six.port) == ("::1", 1502)
+    assert settings(connection="tcp://10.0.0.1").port == 502
+
+
+@pytest.mark.parametrize(
+    "connection", ["plc:502", "tcp://", "tcp://plc:port", "tcp://plc:99999", "tcp://u@plc", "udp://plc"]
+)
+def test_a_connection_that_is_none_is_refused(connection: str) -> None:
+    with pytest.raises(ValidationError, match="connection"):
+        settings(connection=connection)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"address": "40101"}, "holding:100"),
+        ({"address": "holding:70000"}, "beyond the last address"),
+        ({"address": "holding:65535", "type": "float32"}, "reach beyond"),
+        ({"address": "holding:1.16"}, "0 to 15"),
+        ({"address": "coil:1.1"}, "only registers have bits"),
+        ({"address": "coil:1", "type": "int16"}, "can only be bool"),
+        ({"address": "holding:1.1", "type": "uint16"}, "can only be bool"),
+        ({"address": "holding:1", "type": "string"}, "length: 16"),
+        ({"address": "holding:1", "type": "int16", "length": 3}, "nothing else has one"),
+        ({"address": "holding:1", "type": "bool", "scale": 2.0}, "no scale"),
+        ({"address": "holding:1", "scale": 0.0}, "other than 0"),
+        ({"address": "holding:1", "scale": float("nan")}, "other than 0"),
+        ({"address": "holding:1", "offset": float("inf")}, "offset"),
+        ({"address": "input:1", "write": True}, "can only be read"),
+        ({"address": "holding:1.1", "write": True}, "race with the PLC"),
+        ({"address": "holding:1", "order": "DCAB"}, "order"),
+        ({"address": "holding:1", "adress": "holding:1"}, "adress"),
+    ],
+)
+def test_a_tag_that_cannot_be_is_told_why(keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        ModbusTag.model_validate(keys)
+
+
+def test_types_have_defaults_that_fit_the_table() -> None:
+    assert ModbusTag(address="coil:1").value_type == "bool"
+    assert ModbusTag(address="holding:1.3").value_type == "bool"
+    assert ModbusTag(address="holding:1").value_type == "uint16"
+
+
+def test_the_recorded_type_says_what_scaling_makes_of_a_value() -> None:
+    assert ModbusTag(address="holding:1", type="int16", scale=0.1).recorded_type == "float64"
+    assert ModbusTag(address="holding:1", type="int16", scale=10.0).recorded_type == "int64"
+    assert ModbusTag(address="holding:1", type="float32").recorded_type == "float32"
+
+
+def test_a_group_is_polled_or_triggered_not_both_and_not_neither() -> None:
+    tags = {"a": {"address": "coil:1"}}
+    for pace in ({}, {"poll": "1s", "on_trigger": True}):
+        with pytest.raises(ValidationError, match="write either poll"):
+            settings(groups={"state": {**pace, "tags": tags}})
+    assert describe("plc", settings(groups={"state": {"poll": "0s", "tags": tags}})).groups["state"].poll_s == 0
+
+
+def test_the_shape_lists_groups_in_order_and_what_may_be_written() -> None:
+    shape = describe(
+        "plc",
+        settings(
+            groups={"state": group(b={"address": "coil:1", "write": True}, a={"address": "input:1", "unit": "kN"})},
+            tags={"ack": {"address": "coil:2", "write": True}},
+        ),
+    )
+    assert [tag.name for tag in shape.groups["state"].tagset.tags] == ["b", "a"]
+    assert shape.groups["state"].tagset.tags[1].unit == "kN"
+    assert shape.writable == {"ack", "b"}
+    assert not shape.scans
+
+
+def test_a_name_used_twice_and_a_tag_of_no_use_are_told_together() -> None:
+    twice = settings(
+        groups={"state": group(a={"address": "coil:1"}), "result": group(a={"address": "coil:2"})},
+        tags={"b": {"address": "coil:3"}},
+    )
+    with pytest.raises(ValueError, match=r"'b' is in no group and not writable; tag 'a' of group 'result'"):
+        describe("plc", twice)
+
+
+def test_a_tag_longer_than_the_quirk_allows_is_refused() -> None:
+    long = settings(
+        quirks={"max_registers": 4}, groups={"state": group(a={"address": "holding:1", "type": "string", "length": 9})}
+    )
+    with pytest.raises(ValueError, match="max_registers"):
+        describe("plc", long)
