@@ -132,12 +132,12 @@ class _StationBuilder:
     # --- identity ---
 
     def _check_identity(self, where: Path) -> None:
-        identity = self.settings.identity
-        if identity.when == "before" and identity.scan is None:
+        identity, written = self.settings.identity, self.problems.root.has
+        if identity.when == "before" and identity.scan is None and not written((*where, "scan")):
             self.problems.add((*where, "scan"), "is missing", "a unit identified before work needs scan: <scanner>")
         if identity.when == "before" and identity.tag is not None:
             self.problems.add((*where, "tag"), "belongs to when: in_data", "take it away, or write when: in_data")
-        if identity.when == "in_data" and identity.tag is None:
+        if identity.when == "in_data" and identity.tag is None and not written((*where, "tag")):
             hint = "name the tag that holds the serial: tag: <device.tag>"
             self.problems.add((*where, "tag"), "is missing", hint)
         if identity.when == "in_data" and identity.scan is not None:
@@ -305,7 +305,7 @@ def _no_sharing(noun: str, uses: list[dict[str, Path]], problems: Problems) -> N
                 other = ".".join(str(part) for part in first[name])
                 line = problems.root.find(first[name]).line
                 what = f"{name} is the {noun} of {other} too (line {line})"
-                problems.add(where, what, f"give each station a {noun} of its own")
+                problems.add(where, what, f"give each station its own {noun}")
         first |= {name: where for name, where in station.items() if name not in first}
 
 

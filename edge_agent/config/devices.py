@@ -6,13 +6,15 @@ Only the drivers that the config names are loaded. A driver's own keys stand dir
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_agent.config.report import Path, Problems, nearest, split_hint, validate
 from edge_agent.config.settings import NAME, NAME_HINT
 from edge_agent.config.tree import Node
 from edge_agent.driver import Cadence, DriverSpec, Settings, Shape, UnknownDriver, driver_names, load_driver
 from edge_agent.model import Tag
+
+_FILL = {"poll": "1s"}  # a group whose interval is wrong is still a polled one
 
 
 @dataclass(frozen=True)
@@ -36,42 +38,56 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What stations may refer to on one device. ``whole`` False: its section is wrong, only names are known."""
+    """What stations may refer to on one device. Of ``doubtful`` tags only the name is known: their section is wrong."""
 
     name: str
     tags: Collection[str]  # all of them, also those that are only written
     groups: Collection[str]
-    whole: bool = False
+    doubtful: Collection[str] = ()
     places: Mapping[str, Place] = field(default_factory=dict)  # by tag, those that are read
     polled: Collection[str] = ()  # "device.group" of groups that are read without being asked for
     writable: Collection[str] = ()
-    scans: bool = False
+    scans: bool | None = False  # None: not known
 
 
 def load_device(name: str, node: Node, problems: Problems, specs: dict[str, DriverSpec]) -> tuple[Device | None, Known]:
     """The device of one section (None if anything in it is wrong) and what can be referred to. Reports problems."""
     path: Path = ("devices", name)
-    by_name = Known(name, _names_below(node, "tags"), {str(one) for one in _child(node, "groups").children})
+    tags, groups = _names_below(node, "tags"), {str(one) for one in _child(node, "groups").children}
+    only_names = Known(name, tags, groups, doubtful=tags, scans=None)
     if not isinstance(node.value, dict):
         problems.add(path, "a device is a section of keys", "write {driver: modbus, ...}")
-        return None, by_name
+        return None, only_names
     spec = _spec(path, node, problems, specs)
     if spec is None:
-        return None, by_name
+        return None, only_names
+    before = len(problems.found)
     data = {key: value for key, value in node.value.items() if key != "driver"}
-    settings, right = validate(spec.settings(), path, data, problems)
-    if settings is None or not right:
-        return None, by_name
+    settings, cut = validate(spec.settings(), path, data, problems, _FILL)
+    if settings is None:
+        return None, only_names
     try:
         shape = spec.describe(name, settings)
     except ValueError as error:
-        problems.add(path, *split_hint(str(error)))
-        return None, by_name
-    before = len(problems.found)
+        if not cut:
+            problems.add(path, *split_hint(str(error)))
+        return None, only_names
     known = _known(name, spec, shape, path, problems)
     if len(problems.found) > before:
-        return None, by_name
+        wrong = _tags_at(cut, node)
+        return None, replace(known, tags=tags | set(known.tags), groups=groups | set(known.groups), doubtful=wrong)
     return Device(name, spec, settings, shape), known
+
+
+def _tags_at(cut: set[Path], node: Node) -> set[str]:
+    """The tags that the paths are about: one tag, or all of the group or device."""
+    names: set[str] = set()
+    for path in cut:
+        if "tags" in path[:-1]:
+            names.add(str(path[path.index("tags") + 1]))
+        elif len(path) <= 2 and path[0] in ("groups", "tags"):
+            names |= _names_below(node.find(path) if len(path) == 2 else node, "tags")
+    return names
 
 
 def _spec(path: Path, node: Node, problems: Problems, specs: dict[str, DriverSpec]) -> DriverSpec | None:
@@ -112,7 +128,7 @@ def _known(name: str, spec: DriverSpec, shape: Shape, path: Path, problems: Prob
     event = spec.cadence is Cadence.EVENT
     polled = {group.tagset.source for group in shape.groups.values() if event or group.poll_s is not None}
     tags = places.keys() | shape.writable
-    return Known(name, tags, list(shape.groups), True, places, polled, shape.writable, shape.scans)
+    return Known(name, tags, list(shape.groups), (), places, polled, shape.writable, shape.scans)
 
 
 def _check_name(path: Path, name: str, noun: str, problems: Problems) -> None:

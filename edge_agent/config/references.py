@@ -45,7 +45,7 @@ class References:
         if name not in known.tags:
             self._problems.add(path, f"{known.name} has no tag {name!r}", nearest(name, known.tags, f"{known.name}."))
             return None
-        if not known.whole:
+        if name in known.doubtful:
             return None
         place = known.places.get(name)
         if place is None:
@@ -54,9 +54,11 @@ class References:
         if polled and place.group not in known.polled:
             hint = f"give {place.group} a poll: interval, or move the tag to a polled group"
             self._problems.add(path, f"{ref} is only read on a trigger, and this must be polled", hint)
+            return None
         if types and place.tag.type not in types:
             hint = f"name a tag of type {' or '.join(types)}"
             self._problems.add(path, f"{ref} is a {place.tag.type}, which does not fit here", hint)
+            return None
         return TagRef(place.group, place.index, ref, place.tag.unit)
 
     def type_of(self, ref: TagRef) -> str:
@@ -91,7 +93,7 @@ class References:
         if name not in known.tags:
             self._problems.add(path, f"{known.name} has no tag {name!r}", nearest(name, known.tags, f"{known.name}."))
             return None
-        if known.whole and name not in known.writable:
+        if name not in known.writable and name not in known.doubtful:
             self._problems.add(path, f"{ref} may not be written", f"write `write: true` at the tag {name!r}")
             return None
         return ref
@@ -103,9 +105,10 @@ class References:
         known = self._known.get(name)
         scanners = [one.name for one in self._known.values() if one.scans]
         if known is None:
-            self._problems.add(path, f"no device is named {name!r}", nearest(name, scanners or self._known))
+            hint = nearest(name, scanners or self._known) or "describe it in the section devices:"
+            self._problems.add(path, f"no device is named {name!r}", hint)
             return None
-        if known.whole and not known.scans:
+        if known.scans is False:
             self._problems.add(path, f"{name} is no scanner", nearest(name, scanners) or "define a device that scans")
             return None
         self.devices.add(name)
@@ -143,12 +146,14 @@ class References:
             return None
         device, dot, rest = ref.partition(".")
         if not dot or not rest:
-            hint = nearest(device, self._known) if device not in self._known else ""
-            self._problems.add(path, f"{ref!r} is not device.{noun}", hint or f"write {device}.<{noun}>")
+            owners = [one.name for one in self._known.values() if device in (*one.tags, *one.groups)]
+            hint = f"did you mean {owners[0]}.{device}?" if owners else f"write <device>.<{noun}>"
+            self._problems.add(path, f"{ref!r} is not device.{noun}", hint)
             return None
         known = self._known.get(device)
         if known is None:
-            self._problems.add(path, f"no device is named {device!r}", nearest(device, self._known))
+            hint = nearest(device, self._known) or "describe it in the section devices:"
+            self._problems.add(path, f"no device is named {device!r}", hint)
             return None
         self.devices.add(device)
         return known

@@ -26,6 +26,7 @@ SECRET_KEY = re.compile(
     r"(.*[_-])?(password|passwd|passphrase|pwd|secret|token|api_?key|private_?key|credentials?)", re.I
 )
 PLAIN_SECRET = ("a secret must not stand in the config", "write {file: /path/to/secret} or {env: NAME}")
+UNCLEAR_SECRET = ("does not say where the secret is kept", "write either {file: /path/to/secret} or {env: NAME}")
 _USERINFO = re.compile(r"://[^/\s]*@")
 MAX_SHOWN = 40  # characters of a value
 MAX_NAMES = 12  # in a list to choose from
@@ -77,17 +78,17 @@ def split_hint(text: str) -> tuple[str, str]:
 
 def validate(
     model: type[M], path: Path, data: Any, problems: Problems, fill: Mapping[str, Any] | None = None
-) -> tuple[M | None, bool]:
-    """The section at ``path`` as its model, and whether it was right as written.
+) -> tuple[M | None, set[Path]]:
+    """The section at ``path`` as its model, and the paths in it that were wrong (none: it was right as written).
 
     What is wrong is reported and cut out, then the rest is tried again, so that mistakes which only show
-    together are found in the same run. ``fill`` stands in for required keys that are missing, by key.
+    together are found in the same run. ``fill`` stands in for needed keys that are missing or wrong, by key.
     None when too little is left.
     """
     cut: set[Path] = set()
     for _ in range(MAX_ROUNDS):
         try:
-            return model.model_validate(data), not cut
+            return model.model_validate(data), cut
         except ValidationError as error:
             details = error.errors(include_url=False)
         for detail in details:
@@ -99,7 +100,7 @@ def validate(
         data = _copy(data)
         if not all(_mended(data, detail, fill or {}, cut) for detail in details):
             break
-    return None, False
+    return None, cut
 
 
 def _touches(where: Path, cut: Path) -> bool:
@@ -129,7 +130,10 @@ def _mended(data: dict[str, Any], detail: ErrorDetails, fill: Mapping[str, Any],
         return True
     if not trail:
         return False
-    holder.pop(trail[-1])
+    if trail[-1] in fill and tuple(trail) not in cut:
+        holder[trail[-1]] = fill[trail[-1]]
+    else:
+        holder.pop(trail[-1])
     cut.add(tuple(trail))
     return True
 
@@ -159,13 +163,13 @@ def _words(model: type[BaseModel], detail: ErrorDetails, where: Path, node: Node
     if kind == "extra_forbidden":
         return "unknown key", nearest(str(loc[-1]), _keys_at(model, loc[:-1]))
     if kind == "missing":
-        return "is missing", _describe(model, loc)
+        return "is missing", f"add {loc[-1]}: …{_explained(model, loc)}"
+    if node.value is None and detail.get("input") is None:
+        return "has no value", f"write one after the colon, or take the key away{_explained(model, loc)}"
     if any(SECRET_KEY.fullmatch(str(part)) for part in where):
-        return PLAIN_SECRET
+        return UNCLEAR_SECRET if isinstance(node.value, dict) else PLAIN_SECRET
     if kind in ("value_error", "assertion_error"):
         return split_hint(str(context.get("error", detail["msg"])))
-    if node.value is None and detail.get("input") is None:
-        return "has no value", _describe(model, loc) or "write a value after the colon, or take the key away"
     if kind == "literal_error":
         return _literal(node, [str(one) for one in re.findall(r"'([^']*)'", str(context.get("expected", "")))], context)
     if kind == "string_pattern_mismatch":
@@ -251,6 +255,11 @@ def _describe(model: type[BaseModel], loc: Sequence[PathKey]) -> str:
         if found is not None and found.description:
             return str(found.description)
     return ""
+
+
+def _explained(model: type[BaseModel], loc: Sequence[PathKey]) -> str:
+    description = _describe(model, loc)
+    return f" ({description})" if description else ""
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:

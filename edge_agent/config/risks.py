@@ -32,6 +32,7 @@ def find_risks(
         _device(name, device, plan, notes)
     for name, route in routes.items():
         _route(name, route, notes)
+    _client_ids(routes, notes)
     if not routes:
         notes.add(("routes",), "nothing is sent anywhere", "add a route, e.g. mes: {sink: mqtt, ...}")
     return tuple(sorted(notes.found, key=lambda note: note.line))
@@ -99,6 +100,16 @@ def _route(name: str, route: MqttRouteSettings, notes: Problems) -> None:
         notes.add((*path, "url"), "mqtt:// is not encrypted: everyone on the network can read and forge", hint)
     if route.username is None and not _is_loopback(route.url) and route.tls.cert is None:
         notes.add(path, "the broker is used without a login", "add username: and password: {file: ...}")
+
+
+def _client_ids(routes: Mapping[str, MqttRouteSettings], notes: Problems) -> None:
+    """Two clients of one id throw each other out, for ever."""
+    first: dict[tuple[str, str], str] = {}
+    for name, route in routes.items():
+        if route.client_id is not None and first.setdefault((route.url, route.client_id), name) != name:
+            other = first[route.url, route.client_id]
+            what = f"route {other} has this client_id at the same broker: they will throw each other out"
+            notes.add(("routes", name, "client_id"), what, "take client_id away, or choose another")
 
 
 def _is_loopback(url: str) -> bool:

@@ -37,6 +37,13 @@ class Node:
     text: str | None = None  # of a scalar: as written, without quotes
     children: dict[PathKey, Node] = field(default_factory=dict)
 
+    def has(self, path: Iterable[PathKey]) -> bool:
+        """Whether something is written at ``path``."""
+        node: Node | None = self
+        for key in path:
+            node = node.children.get(key) or node.children.get(str(key)) if node is not None else None
+        return node is not None
+
     def find(self, path: Iterable[PathKey]) -> Node:
         """The node at ``path``, or the deepest one on the way there that exists."""
         node = self
@@ -126,6 +133,7 @@ class _Builder:
         self._problems = problems
         self._open: list[Node] = []
         self._keys: list[tuple[str, int] | None] = []  # per open container: the key that waits for its value
+        self._trail: list[str] = []  # per open container: the key it stands under
         self._take: dict[str, Callable[[Any], None]] = {
             "ScalarEvent": self._scalar,
             "MappingStartEvent": lambda event: self._begin(event, {}),
@@ -158,6 +166,8 @@ class _Builder:
         if len(self._open) >= MAX_DEPTH:
             self._stop(line, f"is nested more than {MAX_DEPTH} levels deep", "check the brackets")
         node = Node(value, line)
+        waiting = self._keys[-1] if self._keys else None
+        self._trail.append(waiting[0] if waiting else str(len(self._open[-1].value)) if self._open else "")
         self._add(node)
         self._open.append(node)
         self._keys.append(None)
@@ -165,6 +175,7 @@ class _Builder:
     def _end(self) -> None:
         self._open.pop()
         self._keys.pop()
+        self._trail.pop()
 
     def _key(self, text: str, line: int) -> None:
         known = self._open[-1].children.get(text)
@@ -184,9 +195,10 @@ class _Builder:
             return
         key, line = self._keys[-1] or ("", node.line)
         node.line = line
-        parent.children[key] = node
-        parent.value[key] = node.value
         self._keys[-1] = None
+        if key not in parent.children:  # of two the first counts; the other is reported
+            parent.children[key] = node
+            parent.value[key] = node.value
 
     def _check(self, event: Any, line: int) -> None:
         if event.anchor is not None:
@@ -202,7 +214,8 @@ class _Builder:
             self._stop(event.start_mark.line + 1, "a second document begins (---)", "keep one document a file")
 
     def _report(self, line: int, what: str, hint: str, *more: str) -> None:
-        path = [key[0] for key in self._keys if key is not None] + list(more)
+        waiting = self._keys[-1] if self._keys else None
+        path = [*self._trail[1:], *((waiting[0],) if waiting else ()), *more]
         self._problems.append(Problem(self._file, line, ".".join(path) or "file", what, hint))
 
     def _stop(self, line: int, what: str, hint: str) -> None:
@@ -230,8 +243,9 @@ _SYNTAX: Sequence[tuple[str, str, str]] = (
 def _syntax_problem(error: MarkedYAMLError, lines: list[str], file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     text = f"{error.problem or ''} {error.context or ''}"
-    if "quoted scalar" in text and "end of stream" in text and error.context_mark is not None:
-        mark = error.context_mark  # where the quote was opened, not the end of the file
+    opened = ("quoted scalar" in text and "end of stream" in text) or "expected ',' or" in text
+    if opened and error.context_mark is not None:
+        mark = error.context_mark  # where the quote or bracket was opened: the end is only noticed far below
     number = mark.line + 1 if mark is not None else 0
     line = lines[number - 1] if 0 < number <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())] or ("token" in text and "\\t" in text):
