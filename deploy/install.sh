@@ -10,7 +10,8 @@
 #   --root DIR     install below DIR, to build an image: nothing of this machine is touched or started
 #
 # What goes where:
-#   /opt/edge-agent/<version>-<digest>/   one virtual environment a version; the digest is of the program and its lock
+#   /opt/edge-agent/<version>-<digest>/   one virtual environment a version, with its service files; the digest is
+#                                         of the program, its lock and these files
 #   /opt/edge-agent/current, previous     links; an upgrade moves them, a rollback swaps them
 #   /usr/local/bin/edge-agent             the command
 #   /etc/edge-agent/config.yaml           written once, never overwritten; secrets/ beside it
@@ -71,7 +72,7 @@ link() { # link NAME TARGET: replaced in one step, so that NAME always leads som
 }
 place() { # place FILE TARGET: as root's, readable, replaced in one step
     mkdir -p "$(dirname "$root$2")"
-    install -m 644 "$source_dir/$1" "$root$2.new"
+    install -m 644 "$1" "$root$2.new"
     mv -f "$root$2.new" "$root$2"
 }
 target_of() { # the version that the link current or previous leads to
@@ -110,7 +111,10 @@ make_version() { # make_version: fills $version with a complete /opt/edge-agent/
     if [ $# -ne 1 ] || [ ! -f "$1" ]; then
         fail "expected exactly one edge_agent-*.whl, found: $*"
     fi
-    digest=$(cat "$1" "$source_dir/deploy/requirements.lock" | sha256sum | cut -c 1-8)
+    deploy=$source_dir/deploy
+    set -- "$1" "$source_dir/systemd/edge-agent.service" "$deploy/udev/70-edge-agent.rules" "$deploy/sysusers.conf" \
+        "$deploy/tmpfiles.conf" "$deploy/sample.yaml"
+    digest=$(cat "$@" "$deploy/requirements.lock" | sha256sum | cut -c 1-8)
     version=$(basename "$1" | cut -d - -f 2)-$digest
     [ ! -e "$opt/$version/.complete" ] || return 0
 
@@ -119,84 +123,89 @@ make_version() { # make_version: fills $version with a complete /opt/edge-agent/
     "$python" -m venv "$opt/$version"
     pip() { "$opt/$version/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
     if [ -n "$wheels" ]; then
-        pip install --no-index --find-links "$wheels" --require-hashes -r "$source_dir/deploy/requirements.lock"
+        pip install --no-index --find-links "$wheels" --require-hashes -r "$deploy/requirements.lock"
     else
-        pip install --require-hashes -r "$source_dir/deploy/requirements.lock"
+        pip install --require-hashes -r "$deploy/requirements.lock"
     fi
     pip install --no-index --no-deps "$1"
     if [ -n "$root" ]; then # scripts name their interpreter; in the image it is without the root
         grep -rlIF "$root/opt" "$opt/$version/bin" "$opt/$version/pyvenv.cfg" | xargs -r sed -i "s|$root/opt|/opt|g"
     fi
+    shift
+    install -m 644 -D -t "$opt/$version/system" "$@"
     : >"$opt/$version/.complete"
 }
 
-switch_to() { # switch_to VERSION
-    now=$(target_of current)
-    [ "$now" != "$1" ] || return 0
-    [ -z "$now" ] || link "$opt/previous" "$now"
+switch_to() { # switch_to VERSION PREVIOUS: the links, and the service files that came with the version
     link "$opt/current" "$1"
+    if [ -n "$2" ]; then link "$opt/previous" "$2"; else rm -f "$opt/previous"; fi
+    place "$opt/$1/system/edge-agent.service" /etc/systemd/system/edge-agent.service
+    place "$opt/$1/system/70-edge-agent.rules" /etc/udev/rules.d/70-edge-agent.rules
+    if live; then
+        udevadm control --reload 2>/dev/null || :
+        udevadm trigger --subsystem-match=tty 2>/dev/null || :
+        systemctl daemon-reload
+    fi
 }
 
 accepts() { # accepts VERSION: would it run with this PC's configuration, as its user? Says why not.
     set -- "$opt/$1/bin/python" -m edge_agent --config "$config" check
     if [ -z "$root" ]; then set -- runuser -u edge-agent -- "$@"; fi
-    "$@"
+    verdict=$("$@" 2>&1) || { printf '%s\n' "$verdict" >&2; return 1; }
 }
 
 restart() { # Type=notify: returns when the agent says that it is ready, or fails
     systemctl restart edge-agent.service
 }
 
-do_install() {
-    check_python
-    make_version
-    before=$(target_of current)
-
-    place systemd/edge-agent.service /etc/systemd/system/edge-agent.service
-    place deploy/udev/70-edge-agent.rules /etc/udev/rules.d/70-edge-agent.rules
-    place deploy/sysusers.conf /etc/sysusers.d/edge-agent.conf
-    place deploy/tmpfiles.conf /etc/tmpfiles.d/edge-agent.conf
+prepare() { # account, folders, the sample: what a version needs to judge the configuration
+    place "$opt/$version/system/sysusers.conf" /etc/sysusers.d/edge-agent.conf
+    place "$opt/$version/system/tmpfiles.conf" /etc/tmpfiles.d/edge-agent.conf
     mkdir -p "$root/usr/local/bin"
     install -d -m 750 "$root/etc/edge-agent" "$root/etc/edge-agent/secrets"
-    if [ ! -e "$config" ]; then
-        install -m 640 "$source_dir/deploy/sample.yaml" "$config"
-    fi
-    install -m 644 "$source_dir/deploy/sample.yaml" "$root/etc/edge-agent/config.sample.yaml"
+    place "$opt/$version/system/sample.yaml" /etc/edge-agent/config.sample.yaml
+    [ -e "$config" ] || install -m 640 "$opt/$version/system/sample.yaml" "$config"
     if [ -z "$root" ]; then
         systemd-sysusers /etc/sysusers.d/edge-agent.conf
         systemd-tmpfiles --create /etc/tmpfiles.d/edge-agent.conf
     fi
+}
 
-    if [ -n "$before" ] && [ "$before" != "$version" ] && ! accepts "$version"; then
+do_install() {
+    check_python
+    [ -n "$root" ] || command -v systemd-sysusers >/dev/null || fail "needs systemd" "sudo apt-get install systemd"
+    make_version
+    prepare
+    before=$(target_of current)
+    older=$(target_of previous)
+    if [ "$before" = "$version" ]; then
+        before=$older # nothing new: the links stay, the service files are repaired
+    elif [ -n "$before" ] && ! accepts "$version"; then
         fail "edge-agent $version does not accept $config; $before stays" "correct the file, then run this again"
     fi
-    switch_to "$version"
+    switch_to "$version" "$before"
     link "$root/usr/local/bin/edge-agent" /opt/edge-agent/current/bin/edge-agent
+    start_service
     for old in "$opt"/*/; do # what neither link leads to
         old=$(basename "$old")
-        case $old in current | previous | "$(target_of current)" | "$(target_of previous)") ;; *) rm -rf "${opt:?}/$old" ;; esac
+        case $old in current | previous | "$version" | "$before") ;; *) rm -rf "${opt:?}/$old" ;; esac
     done
     say "edge-agent $version is installed"
-    start_service
 }
 
 start_service() {
-    if ! live; then
-        [ -n "$root" ] || say "systemd does not run here: the service was not enabled"
-        [ -z "$root" ] || systemctl --root="$root" --quiet enable edge-agent.service 2>/dev/null || :
+    if [ -n "$root" ]; then
+        systemctl --root="$root" --quiet enable edge-agent.service 2>/dev/null || :
+    elif ! live; then
+        say "systemd does not run here: the service was not enabled"
     else
-        udevadm control --reload 2>/dev/null || :
-        udevadm trigger --subsystem-match=tty 2>/dev/null || :
-        systemctl daemon-reload
         systemctl --quiet enable edge-agent.service
-        if cmp -s "$config" "$root/etc/edge-agent/config.sample.yaml" || ! accepts "$version"; then
+        if cmp -s "$config" /etc/edge-agent/config.sample.yaml || ! accepts "$version"; then
             say "not started: describe this line in $config first, then" \
                 "  sudo edge-agent check && sudo systemctl start edge-agent"
         elif ! restart; then
-            if [ -z "$before" ] || [ "$before" = "$version" ]; then
-                fail "the service does not start" "journalctl -u edge-agent"
-            fi
-            link "$opt/current" "$before"
+            [ "$before" != "$older" ] || fail "the service does not start" "journalctl -u edge-agent"
+            switch_to "$before" "$older"
             restart || :
             fail "edge-agent $version does not start; back to $before" "journalctl -u edge-agent"
         fi
@@ -206,11 +215,10 @@ start_service() {
 do_rollback() {
     before=$(target_of previous)
     now=$(target_of current)
-    if [ -z "$before" ] || [ ! -e "$opt/$before/.complete" ]; then
+    if [ -z "$before" ] || [ "$before" = "$now" ] || [ ! -e "$opt/$before/.complete" ]; then
         fail "there is no version before ${now:-this}"
     fi
-    link "$opt/current" "$before"
-    link "$opt/previous" "$now"
+    switch_to "$before" "$now"
     if live && systemctl --quiet is-enabled edge-agent.service; then
         restart || fail "edge-agent $before does not start" "journalctl -u edge-agent"
     fi

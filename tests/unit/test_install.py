@@ -125,35 +125,56 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     assert left(tmp_path) == set()
 
 
-def test_rollback_swaps_the_two_versions(tmp_path: Path) -> None:
+def version(root: Path, name: str) -> None:
+    """An installed version, without its packages: the files that come with it say its name."""
+    folder = root / "opt/edge-agent" / name
+    (folder / "system").mkdir(parents=True)
+    (folder / ".complete").touch()
+    for file in ("edge-agent.service", "70-edge-agent.rules"):
+        (folder / "system" / file).write_text(name)
+
+
+def test_rollback_swaps_the_two_versions_and_their_service_files(tmp_path: Path) -> None:
     opt = tmp_path / "opt/edge-agent"
-    for version in ("0.1.0-aaaaaaaa", "0.2.0-bbbbbbbb"):
-        (opt / version).mkdir(parents=True)
-        (opt / version / ".complete").touch()
-    (opt / "current").symlink_to("0.2.0-bbbbbbbb")
-    (opt / "previous").symlink_to("0.1.0-aaaaaaaa")
-    for current, previous in (("0.1.0-aaaaaaaa", "0.2.0-bbbbbbbb"), ("0.2.0-bbbbbbbb", "0.1.0-aaaaaaaa")):
+    old, new = "0.1.0-aaaaaaaa", "0.2.0-bbbbbbbb"
+    version(tmp_path, old)
+    version(tmp_path, new)
+    (opt / "current").symlink_to(new)
+    (opt / "previous").symlink_to(old)
+    for current, previous in ((old, new), (new, old)):
         assert run(INSTALL, "--rollback", "--root", tmp_path).returncode == 0
         assert (opt / "current").readlink() == Path(current)
         assert (opt / "previous").readlink() == Path(previous)
+        assert (tmp_path / "etc/systemd/system/edge-agent.service").read_text() == current
+        assert (tmp_path / "etc/udev/rules.d/70-edge-agent.rules").read_text() == current
 
 
-def test_it_does_not_roll_back_to_half_a_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spoil", ["incomplete", "gone", "the same"])
+def test_it_does_not_roll_back_to_nothing(spoil: str, tmp_path: Path) -> None:
     opt = tmp_path / "opt/edge-agent"
-    (opt / "0.1.0-aaaaaaaa").mkdir(parents=True)
-    (opt / "current").symlink_to("0.2.0-bbbbbbbb")
-    (opt / "previous").symlink_to("0.1.0-aaaaaaaa")
-    assert run(INSTALL, "--rollback", "--root", tmp_path).returncode == 1
-    assert (opt / "current").readlink() == Path("0.2.0-bbbbbbbb")
+    old, new = "0.1.0-aaaaaaaa", "0.2.0-bbbbbbbb"
+    version(tmp_path, old)
+    version(tmp_path, new)
+    (opt / "current").symlink_to(new)
+    (opt / "previous").symlink_to(new if spoil == "the same" else old)
+    if spoil == "incomplete":
+        (opt / old / ".complete").unlink()
+    if spoil == "gone":
+        shutil.rmtree(opt / old)
+    done = run(INSTALL, "--rollback", "--root", tmp_path)
+    assert done.returncode == 1
+    assert "there is no version before" in done.stderr
+    assert (opt / "current").readlink() == Path(new)
 
 
 def test_every_file_that_it_places_is_there_and_is_removed_again() -> None:
     text = INSTALL.read_text()
-    placed = re.findall(r"^ +place (\S+) (\S+)$", text, re.M)
+    placed = re.findall(r"^ +place \S+/system/(\S+)\" (/etc/(?!edge-agent/)\S+)$", text, re.M)
     assert len(placed) == 4
+    sources = {path.name for place in (DEPLOY, DEPLOY / "udev", ROOT / "systemd") for path in place.iterdir()}
     removal = text[text.index("do_remove()") :]
     for source, target in placed:
-        assert (ROOT / source).is_file()
+        assert source in sources
         assert f'"$root{target}"' in removal
 
 
