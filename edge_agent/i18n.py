@@ -28,7 +28,7 @@ from edge_agent.errors import ConfigError, DriverError, EdgeAgentError, Problem
 
 _CATALOGUES = {"zh": "zh_CN"}
 _LOCALE = Path(__file__).parent / "locale"
-_HOLE = re.compile(r"\{\d*\}")
+_HOLE = re.compile(r"\{[0-5]?\}")  # of a translation; a message has at most six, and {8} may stand in a pattern
 
 _chosen: gettext.NullTranslations = gettext.NullTranslations()
 _chosen_language = "en"
@@ -121,8 +121,8 @@ def _templates() -> list[tuple[re.Pattern[str], str]]:
     """Message patterns with their translations, the most literal first."""
     found = []
     for text in _texts():
-        if _HOLE.search(text):
-            literals = _HOLE.split(text)
+        literals = text.split("{}")
+        if len(literals) > 1:
             pattern = re.compile("(.*?)".join(re.escape(literal) for literal in literals), re.DOTALL)
             found.append((sum(map(len, literals)), pattern, _numbered(_chosen.gettext(text))))
     found.sort(key=lambda item: -item[0])

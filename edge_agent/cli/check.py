@@ -168,7 +168,7 @@ def _show(out: Console, facts: dict[str, Any], warnings: tuple[Problem, ...]) ->
         out.print(f"\n[yellow]{_('warning')}[/] ", end="")
         out.print(note, markup=False)
     text = ngettext("no mistakes, {count} warning", "no mistakes, {count} warnings", len(notes))
-    out.print(f"\n[green]OK[/]  {text.format(count=len(notes))}")
+    out.print(f"\n[green]{_('OK')}[/]  {text.format(count=len(notes))}")
 
 
 def _show_devices(out: Console, facts: dict[str, Any]) -> None:
