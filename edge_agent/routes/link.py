@@ -338,7 +338,7 @@ class Link:
         opened = self._client.socket()
         self._detach()
         if opened is not None:
-            opened.close()
+            self._loop.call_soon(opened.close)  # soon: paho may be in the middle of using it
         for waiting in self._publishing.values():
             if not waiting.done():
                 waiting.set_exception(error)
