@@ -164,7 +164,7 @@ def _routes(root: Node, problems: Problems) -> dict[str, MqttRouteSettings]:
             wanted = data.get("stations")
             for index, station in enumerate(wanted if isinstance(wanted, list) else []):
                 if isinstance(station, str) and station not in station_names:
-                    hint = nearest(station, map(str, station_names))
+                    hint = nearest(station, map(str, station_names)) or "describe it in the section stations:"
                     problems.add((*path, "stations", index), f"no station is named {station!r}", hint)
         route, _ = validate(MqttRouteSettings, path, data, problems)
         if route is not None:

@@ -43,7 +43,11 @@ class References:
             return None
         name = ref.partition(".")[2]
         if name not in known.tags:
-            self._problems.add(path, f"{known.name} has no tag {name!r}", nearest(name, known.tags, f"{known.name}."))
+            self._problems.add(
+                path,
+                f"{known.name} has no tag {name!r}",
+                nearest(name, known.tags, f"{known.name}.") or f"add it to {known.name}",
+            )
             return None
         if name in known.doubtful:
             return None
@@ -79,7 +83,9 @@ class References:
         name = ref.partition(".")[2]
         if name not in known.groups:
             self._problems.add(
-                path, f"{known.name} has no group {name!r}", nearest(name, known.groups, f"{known.name}.")
+                path,
+                f"{known.name} has no group {name!r}",
+                nearest(name, known.groups, f"{known.name}.") or f"add it to {known.name}",
             )
             return None
         return ref
@@ -91,7 +97,11 @@ class References:
             return None
         name = ref.partition(".")[2]
         if name not in known.tags:
-            self._problems.add(path, f"{known.name} has no tag {name!r}", nearest(name, known.tags, f"{known.name}."))
+            self._problems.add(
+                path,
+                f"{known.name} has no tag {name!r}",
+                nearest(name, known.tags, f"{known.name}.") or f"add it to {known.name}",
+            )
             return None
         if name not in known.writable and name not in known.doubtful:
             self._problems.add(path, f"{ref} may not be written", f"write `write: true` at the tag {name!r}")
@@ -122,7 +132,7 @@ class References:
         pattern = glob.partition(".")[2]
         names = [name for name in known.tags if fnmatchcase(name, pattern)]
         if not names:
-            hint = nearest(pattern, known.tags, f"{known.name}.")
+            hint = nearest(pattern, known.tags, f"{known.name}.") or f"add it to {known.name}"
             self._problems.add(path, f"{known.name} has no tag that matches {pattern!r}", hint)
         found = ((name, known.places.get(name)) for name in names)
         return [TagRef(at.group, at.index, f"{known.name}.{name}", at.tag.unit) for name, at in found if at]

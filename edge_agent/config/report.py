@@ -169,7 +169,8 @@ def _words(model: type[BaseModel], detail: ErrorDetails, where: Path, node: Node
     if any(SECRET_KEY.fullmatch(str(part)) for part in where):
         return UNCLEAR_SECRET if isinstance(node.value, dict) else PLAIN_SECRET
     if kind in ("value_error", "assertion_error"):
-        return split_hint(str(context.get("error", detail["msg"])))
+        what, hint = split_hint(str(context.get("error", detail["msg"])))
+        return what, hint or _describe(model, loc)
     if kind == "literal_error":
         return _literal(node, [str(one) for one in re.findall(r"'([^']*)'", str(context.get("expected", "")))], context)
     if kind == "string_pattern_mismatch":
