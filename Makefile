@@ -20,7 +20,7 @@ test: .venv/.stamp-dev  ## the whole suite, on loopback only
 
 bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes, on an idle machine
 	@.ci/need mosquitto
-	@$(BIN)/python tests/bench/run.py
+	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py
 
 fault: .venv/.stamp-dev  ## kill the agent fifty times under load and count what is missing
 	@.ci/need mosquitto

@@ -7,10 +7,9 @@ import asyncio
 import random
 from pathlib import Path
 
+from edge_agent import clock
 from edge_agent.buffer import open_buffer
 from edge_agent.buffer.settings import BufferSettings
-
-from edge_agent import clock
 from edge_agent.model import Kind, Record, Tag, TagSet
 
 SETTINGS = {"min_free": "100MiB", "ballast": "1MiB"}

@@ -8,6 +8,10 @@ HEAD = """\
 agent: {{id: bench, location: {{enterprise: acme, site: here, area: bench, line: L1}}, data_dir: {data}}}
 buffer: {{min_free: 100MiB, ballast: 1MiB}}
 """
+IDLE = """\
+devices:
+  nothing: {driver: simulated, groups: {all: {poll: 1h, tags: {a: {}}}}}
+"""
 ROUTE = """\
 routes:
   mes: {{sink: mqtt, url: "mqtt://127.0.0.1:{broker}", confirm: {confirm}, start: oldest, send: [{send}]}}

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import orjson
-from configs import head, plc, route, scanner, station
+from configs import IDLE, head, plc, route, scanner, station
 from peers import Readers, broker, look, peer_plc, receiver, samples, subscriber
 from rig import AGENT_CORE, HERE, PEER_CORE, agent, free_port, output, wait_for
 
@@ -41,7 +41,7 @@ class Report:
         return "bench: " + " ".join(f"{name}={self._figures.get(name, 'not-run')}" for name in LAST_LINE)
 
 
-def full_speed(report: Report, folder: Path, pairs: int, seconds: float) -> None:
+def full_speed(report: Report, folder: Path, options: argparse.Namespace) -> None:
     """(a) 125 registers a request, read → bind → commit (FULL, ledger) → QoS 1, in turn with the bare loop."""
     port, ratios, costs, rates = free_port(), [], [], []
     with ExitStack() as stack:
@@ -51,13 +51,13 @@ def full_speed(report: Report, folder: Path, pairs: int, seconds: float) -> None
         config = head(folder) + "devices:\n" + plc("plc", port, {"block": ("0s", 125, "uint16")})
         config += scanner("gate", readers.paths["gate"]) + "stations:\n" + station("OP10", "gate", "plc.*")
         config += route(broker_port, "broker")
-        for _ in range(pairs):
-            bare = float(output(str(HERE / "bare.py"), str(port), str(seconds), core=AGENT_CORE))
+        for _ in range(options.pairs):
+            bare = float(output(str(HERE / "bare.py"), str(port), str(options.seconds), core=AGENT_CORE))
             with agent(config, folder) as process:
                 readers.open_cycles(folder)
                 time.sleep(1)
                 count, cpu_s, start = samples(folder), process.cpu_s, time.monotonic()
-                time.sleep(seconds)
+                time.sleep(options.seconds)
                 count, took_s = samples(folder) - count, time.monotonic() - start
                 cpu_s = process.cpu_s - cpu_s
             ratios.append(count / took_s / bare)
@@ -68,7 +68,7 @@ def full_speed(report: Report, folder: Path, pairs: int, seconds: float) -> None
     report.say("cpu_us_per_reading", statistics.median(costs), "CPU at full speed, µs a reading")
 
 
-def thousand_tags(report: Report, folder: Path, seconds: float) -> None:
+def thousand_tags(report: Report, folder: Path, options: argparse.Namespace) -> None:
     """(b) 1,000 float32 tags each 100 ms, configured one by one, three stations with a unit in each."""
     port, names = free_port(), ("gate1", "gate2", "gate3")
     with ExitStack() as stack:
@@ -84,7 +84,7 @@ def thousand_tags(report: Report, folder: Path, seconds: float) -> None:
             time.sleep(2)
             count, cpu_s, written = samples(folder), process.cpu_s, process.written_bytes
             start = time.monotonic()
-            time.sleep(seconds)
+            time.sleep(2 * options.seconds)
             count, took_s = samples(folder) - count, time.monotonic() - start
             report.say("cpu_us_at_1000_tags", 1e6 * (process.cpu_s - cpu_s) / (1000 * count), "µs a reading")
             report.say("period_error_pct", 100 * abs(took_s / count / 0.1 - 1), "of 100 ms")
@@ -92,7 +92,7 @@ def thousand_tags(report: Report, folder: Path, seconds: float) -> None:
             report.say("mb_written_per_hour", megabytes, "from /proc/self/io", 0)
 
 
-def drain(report: Report, folder: Path, tags: int, readings: int, into: str) -> float:
+def drain(folder: Path, tags: int, readings: int, into: str) -> float:
     """(c) Readings a second out of a backlog: to the broker's PUBACK, or into the receiver's SQLite and back."""
     data = folder / "data"
     output(str(HERE / "backlog.py"), str(data), "--tags", str(tags), "--readings", str(readings), core=AGENT_CORE)
@@ -101,7 +101,7 @@ def drain(report: Report, folder: Path, tags: int, readings: int, into: str) -> 
         if into == "receiver":
             stack.enter_context(receiver(broker_port, folder / "received.db"))
             time.sleep(2)
-        config = head(folder) + "devices: {}\nstations: {}\n"
+        config = head(folder) + IDLE + "stations: {}\n"
         process = stack.enter_context(agent(config + route(broker_port, into, "sample"), folder))
         start, pending, peak_mb = time.monotonic(), look(folder)["routes"]["mes"]["pending"], 0.0
         while look(folder)["routes"]["mes"]["pending"] > 0:
@@ -112,7 +112,7 @@ def drain(report: Report, folder: Path, tags: int, readings: int, into: str) -> 
     return rate
 
 
-def start_up(report: Report, folder: Path) -> None:
+def start_up(report: Report, folder: Path, options: argparse.Namespace) -> None:
     """(d) From exec to the first confirmation by the receiver, and (f) memory and idle CPU once it runs."""
     port, confirmed = free_port(), []
     with ExitStack() as stack:
@@ -136,7 +136,7 @@ def start_up(report: Report, folder: Path) -> None:
         report.say("rss_mb", process.rss_mb, "with modbus and scanner")
 
 
-def latency(report: Report, folder: Path, seconds: float) -> None:
+def latency(report: Report, folder: Path, options: argparse.Namespace) -> None:
     """(e) From the PLC's change to the receiver's hands, at a 100 ms poll, beside the fsync of this disk."""
     port, changes, arrivals = free_port(), folder / "changes", {}
 
@@ -153,7 +153,7 @@ def latency(report: Report, folder: Path, seconds: float) -> None:
         stack.enter_context(agent(config + "stations: {}\n" + route(broker_port, "broker"), folder))
         time.sleep(1.5)
         begin = time.monotonic_ns()
-        time.sleep(seconds)
+        time.sleep(10 * options.seconds)
     pairs = [tuple(map(int, line.split())) for line in changes.read_text().splitlines()]
     seen = [(arrivals[number] - at) / 1e6 for number, at in pairs if number in arrivals and at > begin]
     cuts = statistics.quantiles(seen, n=100)
@@ -173,7 +173,7 @@ def fsync_p99_ms(folder: Path) -> float:
     return statistics.quantiles(took, n=100)[98]
 
 
-def on_disk(report: Report, folder: Path) -> None:
+def on_disk(report: Report, folder: Path, options: argparse.Namespace) -> None:
     """(g) Bytes on disk a reading, WAL folded in, for samples of 1, 10 and 125 float32 values."""
     for tags in (1, 10, 125):
         readings = 20_000 * min(tags, 10)
@@ -183,12 +183,12 @@ def on_disk(report: Report, folder: Path) -> None:
         report.say(name, size / readings, f"on disk, {tags} tags a sample", 1)
 
 
-def drains(report: Report, folder: Path, readings: int) -> None:
+def drains(report: Report, folder: Path, options: argparse.Namespace) -> None:
     """(c) All four drains, each from a fresh backlog."""
     rates = {}
     for tags, into in ((125, "broker"), (5, "broker"), (125, "receiver"), (5, "receiver")):
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
-            rates[tags, into] = drain(report, Path(fresh), tags, readings, into)
+            rates[tags, into] = drain(Path(fresh), tags, options.readings, into)
     report.say("drain_per_s", rates[125, "broker"], "readings/s to the broker, 125 tags a sample", 0)
     report.say("drain_5_tags_per_s", rates[5, "broker"], "readings/s to the broker, 5 tags a sample", 0)
     report.say("receive_per_s", rates[125, "receiver"], "readings/s into the receiver and confirmed, 125 tags", 0)
@@ -197,14 +197,7 @@ def drains(report: Report, folder: Path, readings: int) -> None:
 
 def main() -> None:
     """Run the benchmarks named, or all of them."""
-    benches = {
-        "full_speed": lambda report, folder: full_speed(report, folder, options.pairs, options.seconds),
-        "thousand_tags": lambda report, folder: thousand_tags(report, folder, 2 * options.seconds),
-        "drains": lambda report, folder: drains(report, folder, options.readings),
-        "start_up": start_up,
-        "latency": lambda report, folder: latency(report, folder, 10 * options.seconds),
-        "on_disk": on_disk,
-    }
+    benches = {bench.__name__: bench for bench in (full_speed, thousand_tags, drains, start_up, latency, on_disk)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(benches)}")
     parser.add_argument("--pairs", type=int, default=3)
@@ -215,7 +208,7 @@ def main() -> None:
     for name in options.names or benches:
         print(f"{name}: {(benches[name].__doc__ or '').strip()}", flush=True)
         with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
-            benches[name](report, Path(folder))
+            benches[name](report, Path(folder), options)
     print(report.last_line())
 
 
