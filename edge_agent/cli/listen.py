@@ -1,0 +1,142 @@
+"""`edge-agent listen`: the reference receiver at a terminal. Stores and confirms with --db, only watches without.
+
+A terminal gets one line that is rewritten; a pipe gets a line a second while something comes, so that no log is
+flooded. With --json every line is an object: ``{"event": "counts" | "gap" | "record", …}``. Ends with Ctrl-C: exit 0,
+or 1 when numbers are missing.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from edge_agent.cli import ExitCode, Unavailable
+from edge_agent.cli.output import AsJson
+from edge_agent.i18n import _
+
+if TYPE_CHECKING:
+    from edge_agent.receiver import Gap, Receiver
+    from edge_agent.receiver.message import Message
+
+_TELL_S = 1.0
+_REDRAW_S = 0.1
+
+
+def command(
+    url: Annotated[str, typer.Argument(help=_("the broker: mqtt://host:1883 or mqtts://host:8883"))],
+    topic: Annotated[list[str] | None, typer.Option("--topic", help=_("topic filter, repeatable"))] = None,
+    db: Annotated[Path | None, typer.Option("--db", help=_("SQLite file to store records in; then confirm"))] = None,
+    no_confirm: Annotated[bool, typer.Option("--no-confirm", help=_("store, but do not confirm"))] = False,
+    records: Annotated[bool, typer.Option("--records", help=_("print every record but samples"))] = False,
+    username: Annotated[str | None, typer.Option(help=_("login at the broker"))] = None,
+    password_file: Annotated[Path | None, typer.Option(help=_("file that holds the password, one line"))] = None,
+    ca: Annotated[Path | None, typer.Option(help=_("CA certificates that the broker's is signed by"))] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Receive records from a broker, store them in SQLite and confirm them."""
+    from edge_agent import logs
+    from edge_agent.receiver import Receiver
+    from edge_agent.receiver.receiver import ReceiverRefused
+
+    logs.configure("info")
+    view = _View(as_json=as_json, records=records)
+    receiver = Receiver(
+        url,
+        topic or ["#"],
+        db,
+        username=username,
+        password=password_file.read_text().strip() if password_file else None,
+        ca=str(ca) if ca else None,
+        confirm=not no_confirm,
+        on_gap=view.gap,
+        on_batch=view.batch,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: receiver.stop())
+    try:
+        receiver.run()
+    except ReceiverRefused as error:
+        raise Unavailable(str(error.args[0]), hint=error.hint) from error
+    view.end(receiver)
+    if receiver.counts["gaps"]:
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+class _View:
+    """What is printed of a run."""
+
+    def __init__(self, *, as_json: bool, records: bool) -> None:
+        self._json, self._records = as_json, records
+        self._terminal = sys.stdout.isatty() and not as_json
+        self._told_s = 0.0
+        self._last = ""
+
+    def batch(self, receiver: Receiver, messages: Sequence[Message]) -> None:
+        """A batch is committed."""
+        if messages:
+            last = messages[-1]
+            self._last = f"{last.agent} {last.source}/{last.kind}"
+        if self._records:
+            for message in messages:
+                if message.kind != "sample":
+                    self._print_records(message)
+        interval_s = _REDRAW_S if self._terminal else _TELL_S
+        if time.monotonic() - self._told_s >= interval_s:
+            self._tell(receiver)
+
+    def gap(self, gap: Gap) -> None:
+        """Numbers are missing."""
+        if self._json:
+            _print_json({"event": "gap", "agent": gap.agent, "stream": gap.stream, "first_n": gap.first_n,
+                         "last_n": gap.last_n, "lost": gap.lost})  # fmt: skip
+            return
+        text = _("lost to this receiver") if gap.lost else _("missing")
+        self._line(f"{gap.stream}: {gap.first_n}-{gap.last_n} {text}")
+
+    def end(self, receiver: Receiver) -> None:
+        """The last word."""
+        self._tell(receiver)
+        if self._terminal:
+            typer.echo()
+
+    def _tell(self, receiver: Receiver) -> None:
+        self._told_s = time.monotonic()
+        counts = receiver.counts
+        if self._json:
+            _print_json({"event": "counts", **dict(counts)})
+            return
+        text = _("{records} records, {duplicates} duplicates removed, {gaps} gaps, {bad} refused; last: {last}").format(
+            records=counts["records"],
+            duplicates=counts["duplicates"],
+            gaps=counts["gaps"],
+            bad=counts["refused"] + counts["bad_messages"],
+            last=self._last or "–",
+        )
+        if self._terminal:
+            typer.echo(f"\r\x1b[K{text[:150]}", nl=False)
+        else:
+            typer.echo(text)
+
+    def _print_records(self, message: Message) -> None:
+        for record in message.records:
+            if self._json:
+                _print_json({"event": "record", "agent": message.agent, "source": message.source,
+                             "kind": message.kind, "body": record})  # fmt: skip
+            else:
+                body = orjson.dumps(record).decode()
+                self._line(f"{message.agent} {message.source} {message.kind} {body[:200]}")
+
+    def _line(self, text: str) -> None:
+        typer.echo(f"\r\x1b[K{text}" if self._terminal else text)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    sys.stdout.flush()
