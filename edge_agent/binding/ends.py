@@ -105,11 +105,11 @@ class Ends:
         first_of_epoch = ended.counting is Counting.RESET and ended.counter is not None and ended.counter <= 1
         if ended.counter is None or first_of_epoch:
             return None
-        if cycle.counter_seen is None:
-            certain = ended.counting in (Counting.NEXT, Counting.FIRST)
+        if (seen := cycle.counter_seen) is None:
+            certain, why = ended.counting in (Counting.NEXT, Counting.FIRST), "results before it were never seen"
         else:
-            certain = trigger.follows(ended.counter, cycle.counter_seen)
-        return None if certain else ("sequence_gap", "the counter shows that this end is not the next after the scan")
+            certain, why = trigger.follows(ended.counter, seen), f"it stood at {seen} when the unit was already here"
+        return None if certain else ("sequence_gap", f"the PLC's counter is {ended.counter}, and {why}")
 
     def _close_ended(self, life: PositionLife, ended: Ended, draft: Draft) -> None:
         """The cycle ended when the trigger fired, or when the next unit was scanned, whichever came first."""

@@ -45,7 +45,7 @@ TAGSETS = {one.source: one for one in (STATE, RESULT, OVEN)}
 
 
 def tag(name: str) -> TagRef:
-    """"press.ready" -> where it is."""
+    """ "press.ready" -> where it is."""
     device, _, short = name.partition(".")
     for one in TAGSETS.values():
         names = [tag.name for tag in one.tags]
