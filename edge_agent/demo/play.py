@@ -125,6 +125,7 @@ class Play:
         await self._until(1.0)
         self._tell(_("no new units; the line runs empty"))
         await self._line.stop(DRAIN_S)
+        await self._line.end()  # a PLC that still answered would always leave some readings on their way
 
     async def _kill_and_swap(self) -> None:
         """Kill the agent while a unit it knows is in the press, and put another in its place."""

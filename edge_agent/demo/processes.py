@@ -159,7 +159,7 @@ class AgentProcess(Child):
     """``edge-agent run`` on one config."""
 
     def __init__(self, config: Path, log: Path, data_dir: Path) -> None:
-        super().__init__(log, ["edge_agent", "--config", str(config), "run"])
+        super().__init__(log, ["edge_agent", "--config", str(config), "--debug", "run"])
         self._data_dir = data_dir
 
     async def connected(self, timeout_s: float = 20.0) -> None:

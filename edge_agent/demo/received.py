@@ -18,8 +18,8 @@ def _connect(database: Path) -> closing[sqlite3.Connection]:
 def read_records(database: Path) -> Iterator[ReceivedRecord]:
     """Every record."""
     with _connect(database) as db:
-        for *key, body in db.execute("SELECT agent, log, seq, kind, source, at_ns, body FROM record"):
-            yield ReceivedRecord(*key, json.loads(body))
+        for row in db.execute("SELECT agent, log, seq, kind, source, at_ns, body FROM record"):
+            yield ReceivedRecord._make((*row[:6], json.loads(row[6])))
 
 
 def read_readings(database: Path) -> Iterator[ReceivedReading]:

@@ -1,0 +1,254 @@
+"""Real damage to real files: what a start notices, sets aside, takes over and says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from edge_agent.buffer import Buffer, open_readonly
+from edge_agent.errors import StorageCorrupt
+from edge_agent.model import Kind
+from support.buffer_rig import ALL, asynchronous, closing, opened, opening, preamble, read_all, sample
+
+SAMPLES = 3000
+
+
+async def fill(data_dir: Path, *, delivered: int = 1000) -> tuple[str, int]:
+    """A buffer whose route has done ``delivered`` records; a closed and an open cycle. Returns (log, last seq)."""
+    async with opened(data_dir) as buffer:
+        (lane,) = buffer.lanes("mes", "now", ALL)
+        buffer.append(preamble())
+        records, cycle, _ = opening(buffer, "SN1")
+        buffer.append([*records, closing(cycle, {})])
+        records, cycle, _ = opening(buffer, "SN2")
+        buffer.append(records)
+        for number in range(SAMPLES):
+            buffer.append([sample([number, True, 0], cycle)])
+            await buffer.room()
+        await buffer.committed(buffer.next_seq - 1)
+        if delivered:
+            buffer.progress(lane, delivered, delivered)
+        log = buffer.log
+    return log, last_seq(data_dir)
+
+
+def last_seq(data_dir: Path) -> int:
+    with contextlib.closing(sqlite3.connect(data_dir / "buffer.db")) as db:
+        return int(db.execute("SELECT max(seq) FROM record").fetchone()[0])
+
+
+def finding(buffer: Buffer) -> dict[str, Any] | None:
+    with contextlib.closing(sqlite3.connect(f"file:{buffer.files.db}?mode=ro", uri=True)) as db:
+        row = db.execute("SELECT text, details FROM finding WHERE code = 'storage' ORDER BY seq DESC").fetchone()
+    return None if row is None else {"text": row[0], **orjson.loads(row[1])}
+
+
+def page_of(data_dir: Path, seq: int) -> int:
+    """The file offset of the page that holds this record, found by its body."""
+    data = (data_dir / "buffer.db").read_bytes()
+    place = data.index(b'"values":[%d,true,0]' % seq)
+    return place // 4096 * 4096
+
+
+@asynchronous
+async def test_a_clean_restart_reports_nothing(tmp_path: Path) -> None:
+    await fill(tmp_path)
+    async with opened(tmp_path) as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        assert finding(buffer) is None
+
+
+def text_file(path: Path) -> None:
+    path.write_text("this is no database\n" * 1000)
+
+
+def zeroed_header(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(100))
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def deleted(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [text_file, zeroed_header, emptied, deleted])
+@asynchronous
+async def test_a_lost_database_starts_anew_above_what_was_used(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    log, last = await fill(tmp_path)
+    damage(tmp_path / "buffer.db")
+    async with opened(tmp_path) as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        assert buffer.log != log
+        told = finding(buffer)
+        assert told is not None and told["lost_last_seq"] == last and told["lost_log"] == log
+        lanes = buffer.lanes("mes", "now", ALL)
+        assert lanes[0].log == log and (lanes[0].seq, lanes[0].n) == (1000, 1000)  # the witness knew
+        assert lanes[-1].from_seq == last + 1
+        restored = buffer.restored()
+        assert [cycle.serial for cycle in restored.cycles] == ["SN2"]  # and the open cycle, and the counter
+        assert restored.counters == {("OP20", 1): (17, 0)}
+        assert read_all(buffer, lanes[-1])[0].kind == Kind.LOG_OPENED
+    assert open_verified(tmp_path)
+
+
+def open_verified(data_dir: Path) -> bool:
+    archive = open_readonly(data_dir)
+    try:
+        return archive.verify().intact
+    finally:
+        archive.close()
+
+
+@asynchronous
+async def test_a_truncated_database_is_set_aside_and_salvaged(tmp_path: Path) -> None:
+    log, last = await fill(tmp_path)
+    path = tmp_path / "buffer.db"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size * 3 // 4)
+    async with opened(tmp_path) as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        told = finding(buffer)
+        assert told is not None and told["salvaged"] > 0 and told["set_aside"]
+        lanes = buffer.lanes("mes", "now", ALL)
+        assert lanes[0].log == log and lanes[0].seq == 1000
+        rows = read_all(buffer, lanes[0])
+        assert rows and all(1000 < row.seq <= last for row in rows)
+        assert buffer.next_seq > last
+    assert (tmp_path / told["set_aside"][0] / "buffer.db").exists()  # the evidence stays
+    assert open_verified(tmp_path)
+
+
+@asynchronous
+async def test_a_zeroed_page_is_met_while_running_and_salvaged_at_the_next_start(tmp_path: Path) -> None:
+    log, _ = await fill(tmp_path)
+    offset = page_of(tmp_path, 2000)
+    with (tmp_path / "buffer.db").open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(4096))
+    async with opened(tmp_path) as buffer:
+        lanes = buffer.lanes("mes", "now", ALL)
+        with pytest.raises(StorageCorrupt, match="damaged"):
+            read_all(buffer, lanes[0])
+    async with opened(tmp_path) as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        told = finding(buffer)
+        assert told is not None
+        first, last = told["unreadable"][0]
+        assert 0 < told["lost"] < 60 and last - first + 1 == told["lost"]
+        lanes = buffer.lanes("mes", "now", ALL)
+        old = [lane for lane in lanes if lane.log == log]
+        assert [(lane.number, lane.from_seq, lane.n) for lane in old] == [(2, 1001, 0)]  # renumbered: some are gone
+        seqs = {row.seq for row in read_all(buffer, old[0])}
+        assert seqs == set(range(1001, (old[0].to_seq or 0) + 1)) - set(range(first, last + 1))
+        (unit,) = await asyncio.to_thread(trace, tmp_path, "SN2")
+        assert unit.cycles[0].state == "open"
+    archive = open_readonly(tmp_path)
+    verdict = archive.verify()
+    archive.close()
+    assert verdict.intact and verdict.unlinked >= 1
+
+
+def trace(data_dir: Path, serial: str) -> Any:
+    archive = open_readonly(data_dir)
+    try:
+        return archive.trace(serial)
+    finally:
+        archive.close()
+
+
+@asynchronous
+async def test_a_killed_salvage_is_completed(tmp_path: Path) -> None:
+    log, _ = await fill(tmp_path)
+    place = tmp_path / "damaged-20260101T000000Z"  # as a crash in the middle of the move leaves it
+    place.mkdir()
+    (place / "unsalvaged").touch()
+    async with opened(tmp_path) as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        told = finding(buffer)
+        assert told is not None and told["salvaged"] > SAMPLES - 1000 and told["lost"] == 0
+        lanes = buffer.lanes("mes", "now", ALL)
+        assert [(lane.log, lane.number, lane.seq, lane.n) for lane in lanes[:1]] == [(log, 1, 1000, 1000)]
+    assert not (place / "unsalvaged").exists() and (place / "buffer.db").exists()
+
+
+# --- the write-ahead log -------------------------------------------------------------------------------------------
+
+
+async def crashed_copy(source: Path, target: Path) -> tuple[str, int]:
+    """A data_dir as a crash leaves it: copied while the agent runs, with frames in the write-ahead log."""
+    async with opened(source) as buffer:
+        buffer.lanes("mes", "now", ALL)
+        for number in range(40):
+            await buffer.committed(buffer.append([sample([number, True, 0])]))
+        await asyncio.to_thread(buffer.upkeep.write_witness)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("ballast", "*.db-shm"))
+        return buffer.log, buffer.durable_seq
+
+
+@asynchronous
+async def test_a_kill_is_no_damage(tmp_path: Path) -> None:
+    _, last = await crashed_copy(tmp_path / "a", tmp_path / "b")
+    async with opened(tmp_path / "b") as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        assert finding(buffer) is None
+        assert buffer.lanes("mes", "now", ALL)[-1].from_seq == last + 1
+
+
+@asynchronous
+async def test_a_torn_last_commit_is_no_damage(tmp_path: Path) -> None:
+    await crashed_copy(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b/witness.json").unlink()
+    with (tmp_path / "b/buffer.db-wal").open("r+b") as file:
+        file.truncate((tmp_path / "b/buffer.db-wal").stat().st_size - 100)
+    async with opened(tmp_path / "b") as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        assert finding(buffer) is None
+
+
+@pytest.mark.parametrize("where", ["frame", "header", "gone"])
+@asynchronous
+async def test_damage_in_the_write_ahead_log_is_noticed(tmp_path: Path, where: str) -> None:
+    log, last = await crashed_copy(tmp_path / "a", tmp_path / "b")
+    path = tmp_path / "b/buffer.db-wal"
+    if where == "gone":
+        path.unlink()
+    else:
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size // 2 if where == "frame" else 8)
+            file.write(b"\xde\xad\xbe\xef")
+    async with opened(tmp_path / "b") as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        told = finding(buffer)
+        assert told is not None
+        assert told["lost_last_seq"] == last
+        lanes = buffer.lanes("mes", "now", ALL)
+        assert lanes[-1].from_seq == last + 1  # no number of the old log is used again
+        assert buffer.log != log
+    assert open_verified(tmp_path / "b")
+
+
+@asynchronous
+async def test_damage_in_the_write_ahead_log_is_noticed_without_a_witness(tmp_path: Path) -> None:
+    await crashed_copy(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b/witness.json").unlink()
+    path = tmp_path / "b/buffer.db-wal"
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xde\xad\xbe\xef")
+    async with opened(tmp_path / "b") as buffer:
+        await buffer.committed(buffer.next_seq - 1)
+        told = finding(buffer)
+        assert told is not None and "write-ahead log is damaged" in told["text"]
+        assert (tmp_path / "b" / told["set_aside"][0] / "buffer.db-wal").exists()
