@@ -130,7 +130,9 @@ class IdentitySettings(Settings):
     )
     scan: ByPosition | None = Field(default=None, description="scanner whose scan identifies the unit (when: before)")
     tag: ByPosition | None = Field(default=None, description="tag that holds the serial (when: in_data)")
-    pattern: str | None = Field(default=None, description="regular expression with the group (?P<serial>...)")
+    pattern: str | None = Field(
+        default=None, description="regular expression that the whole label matches, with the group (?P<serial>...)"
+    )
     bounce: Duration = Field(default=2.0, ge=0, description="the same label within this time is one scan")
 
 
@@ -218,7 +220,7 @@ class ContextSettings(Settings):
     """One item of a cycle's context: the last scan that matches, or a tag's value."""
 
     scan: str | None = Field(default=None, description="scanner that reads it")
-    pattern: str | None = Field(default=None, description="regular expression that tells its labels from others")
+    pattern: str | None = Field(default=None, description="regular expression that its labels match as a whole")
     tag: str | None = Field(default=None, description="device.tag that holds it")
 
     @model_validator(mode="after")
