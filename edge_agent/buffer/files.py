@@ -6,6 +6,7 @@
     witness.json               the state last published outside the database: notices a lost tail
     lock                       held (flock) by the running agent; holds its process id
     ballast                    room to clean up in when the disk is full
+    suspect                    a run met damage in the database: the next start sets it aside
     damaged-<time>/            files that were set aside; never deleted by the agent
 """
 
@@ -13,13 +14,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
+import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.buffer.steps import step
 from edge_agent.errors import StorageBusy, StorageError
+
+UNSALVAGED = "unsalvaged"  # stands in a damaged-<time> directory until its records were taken over
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,11 @@ class Files:
     @property
     def ballast(self) -> Path:
         return self.data_dir / "ballast"
+
+    @property
+    def suspect(self) -> Path:
+        """There when a run met damage: the next start sets the database aside."""
+        return self.data_dir / "suspect"
 
     @property
     def lock(self) -> Path:
@@ -89,15 +99,6 @@ def _unusable(data_dir: Path, error: OSError) -> StorageError:
     else:
         hint = "check the disk, or set agent.data_dir to another path"
     return StorageError(f"data_dir {data_dir} cannot be used: {error.strerror}", hint=hint)
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def take_lock(files: Files) -> int:
@@ -147,20 +148,56 @@ def give_up_ballast(files: Files) -> None:
         files.ballast.unlink(missing_ok=True)
 
 
+def _new_place(files: Files) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    for number in itertools.count():
+        place = files.data_dir / (f"damaged-{stamp}" if not number else f"damaged-{stamp}-{number}")
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(mode=0o750)
+            return place
+    raise AssertionError("unreachable: the count has no end")
+
+
+def condemn(files: Files, why: str) -> None:
+    """Let the next start set the database aside. Any thread."""
+    with contextlib.suppress(OSError):
+        files.suspect.write_text(f"{why}\n", encoding="utf-8")
+
+
 def set_aside(files: Files) -> Path:
     """Move the database's files into a new ``damaged-<time>`` directory; returns it. Nothing is deleted."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    for number in range(1000):
-        place = files.data_dir / (f"damaged-{stamp}" if not number else f"damaged-{stamp}-{number}")
-        try:
-            place.mkdir(mode=0o750)
-        except FileExistsError:
-            continue
-        break
-    for path in (files.wal, files.shm, files.db):  # the database last: what is found at a crash in between is evident
+    place = _new_place(files)
+    (place / UNSALVAGED).touch()
+    sync_directory(place)
+    step("salvage_before_move")
+    _move(files, place)
+    step("salvage_after_move")
+    return place
+
+
+def _move(files: Files, place: Path) -> None:
+    """The database goes last: while it is not there, the move is not complete."""
+    for path in (files.wal, files.shm, files.db):
         if path.exists():
             path.rename(place / path.name)
+    sync_directory(place)
+    files.suspect.unlink(missing_ok=True)
     sync_directory(files.data_dir)
+
+
+def unsalvaged(files: Files) -> list[Path]:
+    """Directories that were set aside and not (wholly) salvaged, oldest first. Completes an interrupted move."""
+    places = sorted(mark.parent for mark in files.data_dir.glob(f"damaged-*/{UNSALVAGED}"))
+    if places and files.db.exists() and not (places[-1] / files.db.name).exists():
+        _move(files, places[-1])
+    return places
+
+
+def copy_aside(files: Files) -> Path:
+    """Copy a damaged write-ahead log into a directory of its own; the database itself stays in use."""
+    place = _new_place(files)
+    shutil.copy2(files.wal, place / files.wal.name)
+    sync_directory(place)
     return place
 
 

@@ -50,7 +50,8 @@ def delete(db: sqlite3.Connection, first: int, last: int, reason: str) -> None:
 
 def floor(db: sqlite3.Connection, *, attached_only: bool) -> int:
     """The seq up to which every route is done. A hole counts as done."""
-    (lowest,) = db.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()
+    (head,) = db.execute("SELECT max(seq) FROM record").fetchone()
+    lowest = (head or 1) - 1  # the last record stays: the next log continues from its hash
     sql = f"SELECT l.id, l.seq FROM lane l JOIN route r ON r.name = l.route WHERE {lanes.UNFINISHED}"
     for lane, seq in db.execute(sql + (" AND r.attached" if attached_only else "")).fetchall():
         lowest = min(lowest, done(db, lane, seq))
@@ -149,3 +150,30 @@ def _add_hole(db: sqlite3.Connection, lane: int, first: int, last: int, count: i
         db.execute("DELETE FROM hole WHERE lane = ? AND last_seq = ?", (lane, first - 1))
         first, count = before[0], before[1] + count
     db.execute("INSERT INTO hole VALUES (?, ?, ?, ?, ?)", (lane, first, last, count, reason))
+
+
+def count_on(connection: sqlite3.Connection, rows: int) -> bool:
+    """Count on, over the next ``rows`` records, what passes a lane that no longer grows. False when all are counted.
+
+    Growing lanes are counted by the writer as records come; what a crash or an old log left uncounted is done here.
+    """
+    sql = (
+        "SELECT id, from_seq, to_seq, seq, n, total, total_seq, kinds, stations FROM lane"
+        " WHERE seq < to_seq AND total_seq < to_seq LIMIT 1"
+    )
+    row = connection.execute(sql).fetchone()
+    if row is None:
+        return False
+    lane, _, to_seq, seq, n, total, total_seq, kinds, stations = row
+    if total_seq < seq:
+        total, total_seq = n, seq
+    wanted = lanes.RouteFilter.of(kinds, stations)
+    refused = wanted.refused(name for (name,) in connection.execute("SELECT name FROM station"))
+    end = min(to_seq, total_seq + rows)
+    sql = "SELECT first_seq, last_seq, count FROM hole WHERE lane = ? AND last_seq > ? AND first_seq <= ?"
+    inside = sorted(connection.execute(sql, (lane, total_seq, end)).fetchall())
+    total += sum(number for _, last, number in inside if last <= end)
+    for first, last in without((total_seq + 1, end), [(first, last) for first, last, _ in inside]):
+        total += lanes.count(connection, first, last, wanted, refused)
+    connection.execute("UPDATE lane SET total = ?, total_seq = ? WHERE id = ?", (total, end, lane))
+    return True

@@ -163,29 +163,14 @@ def open_log(connection: sqlite3.Connection, log: str, boot: str, first_seq: int
         _insert(connection, route, log, boot, first_seq, None, (kinds, stations))
 
 
-def count_on(connection: sqlite3.Connection, rows: int) -> bool:
-    """Count on, over the next ``rows`` records, what passes a lane that no longer grows. False when all are counted.
-
-    Growing lanes are counted by the writer as records come; what a crash or an old log left uncounted is done here.
-    """
-    sql = (
-        "SELECT id, from_seq, to_seq, seq, n, total, total_seq, kinds, stations FROM lane"
-        " WHERE seq < to_seq AND total_seq < to_seq LIMIT 1"
-    )
-    row = connection.execute(sql).fetchone()
-    if row is None:
-        return False
-    lane, _, to_seq, seq, n, total, total_seq, kinds, stations = row
-    if total_seq < seq:
-        total, total_seq = n, seq
-    wanted = RouteFilter.of(kinds, stations)
-    refused = wanted.refused(name for (name,) in connection.execute("SELECT name FROM station"))
-    end = min(to_seq, total_seq + rows)
-    total += count(connection, total_seq + 1, end, wanted, refused)
-    sql = "SELECT coalesce(sum(count), 0) FROM hole WHERE lane = ? AND last_seq BETWEEN ? AND ?"
-    total += connection.execute(sql, (lane, total_seq + 1, end)).fetchone()[0]
-    connection.execute("UPDATE lane SET total = ?, total_seq = ? WHERE id = ?", (total, end, lane))
-    return True
+def renumber(connection: sqlite3.Connection, lane: int) -> None:
+    """End a lane where its cursor stands; another one goes on from there, numbered from 1."""
+    sql = "SELECT route, log, boot, seq, to_seq, kinds, stations FROM lane WHERE id = ?"
+    route, log, boot, seq, to_seq, kinds, stations = connection.execute(sql, (lane,)).fetchone()
+    _insert(connection, route, log, boot, seq + 1, to_seq, (kinds, stations))
+    (new,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    connection.execute("UPDATE hole SET lane = ? WHERE lane = ? AND first_seq > ?", (new, lane, seq))
+    connection.execute("UPDATE lane SET to_seq = seq WHERE id = ?", (lane,))
 
 
 def count(connection: sqlite3.Connection, first: int, last: int, wanted: RouteFilter, refused: frozenset[str]) -> int:

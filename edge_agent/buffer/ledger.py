@@ -40,6 +40,7 @@ class Verdict:
     head_seq: int
     head_hash: bytes
     broken_seq: int | None = None
+    unlinked: int = 0  # gaps left by damage: what comes after them cannot be tied to what was before
 
     @property
     def intact(self) -> bool:
@@ -52,16 +53,18 @@ def verify(connection: sqlite3.Connection, after_seq: int = 0) -> Verdict:
         first: (last, digest) for first, last, digest in connection.execute("SELECT first_seq, last_seq, hash FROM gap")
     }
     head, digest = _anchor(connection, after_seq)
-    records = 0
+    records = unlinked = 0
     for seq, kind, source, at_ns, mono_ns, synced, body, stored in connection.execute(_ROWS, (head,)):
         while head + 1 != seq:
             if head + 1 not in gaps:
-                return Verdict(records, head, digest, broken_seq=head + 1)
+                return Verdict(records, head, digest, broken_seq=head + 1, unlinked=unlinked)
             head, digest = gaps[head + 1]
-        if link(digest, seq, kind, source or "", at_ns, mono_ns, synced, body) != stored:
-            return Verdict(records, head, digest, broken_seq=seq)
+        if not digest:
+            unlinked += 1
+        elif link(digest, seq, kind, source or "", at_ns, mono_ns, synced, body) != stored:
+            return Verdict(records, head, digest, broken_seq=seq, unlinked=unlinked)
         head, digest, records = seq, stored, records + 1
-    return Verdict(records, head, digest)
+    return Verdict(records, head, digest, unlinked=unlinked)
 
 
 def _anchor(connection: sqlite3.Connection, after_seq: int) -> tuple[int, bytes]:

@@ -20,7 +20,7 @@ import orjson
 from edge_agent import clock
 from edge_agent.binding.state import Lookup, Restored
 from edge_agent.buffer import lanes as lanes_sql
-from edge_agent.buffer.files import Files, give_up_ballast
+from edge_agent.buffer.files import Files, condemn, give_up_ballast
 from edge_agent.buffer.lanes import Lane, RouteFilter
 from edge_agent.buffer.projection import Entry
 from edge_agent.buffer.queries import Passed, Reader, Registry, connect, restored
@@ -54,6 +54,7 @@ class Buffer:
         self.writer = Writer(connection, self.passed, *head)
         self.writer.on_commit = self._on_commit
         self.writer.on_full = lambda: give_up_ballast(files)
+        self.writer.on_damage = self._condemn
         self._connection = connection
         self._lock = lock
         self._registry = Registry(files.db)
@@ -67,7 +68,7 @@ class Buffer:
         self._sizes: list[tuple[int, int]] = []  # (last seq, bytes) of each append that is not durable
         self._handed: set[int] = set()  # lanes given out in this run
         self.attached: set[str] = set()  # routes that asked for their lanes in this run
-        self._upkeep = Upkeep(self)
+        self.upkeep = Upkeep(self)
         self.writer.start()
 
     # --- appending -------------------------------------------------------------------------------------------
@@ -86,8 +87,6 @@ class Buffer:
         writer = self.writer
         if writer.failed is not None:
             raise writer.failed
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
         seq, size, hurry = self.next_seq, 0, urgent
         entries: list[Entry] = []
         for record in records:
@@ -176,7 +175,7 @@ class Buffer:
         handed = self._handed
         self.attached.add(route)
         if max_backlog is not None:
-            self._upkeep.retention.backlogs[route] = max_backlog
+            self.upkeep.retention.backlogs[route] = max_backlog
 
         def attach(connection: sqlite3.Connection) -> list[Lane]:
             head_seq = self.writer.durable_seq
@@ -218,7 +217,10 @@ class Buffer:
 
     def reader(self) -> Reader:
         """A new reader for one route's worker thread."""
-        return Reader(self.files.db, self.passed)
+        return Reader(self.files.db, self.passed, self._condemn)
+
+    def _condemn(self, why: str) -> None:
+        condemn(self.files, why)
 
     # --- the agent's -----------------------------------------------------------------------------------------
 
@@ -237,11 +239,11 @@ class Buffer:
 
     def stats(self) -> dict[str, Any]:
         """Rows, bytes, rate, what each route has pending, hours left. Cheap: reads no records."""
-        return self._upkeep.stats()
+        return self.upkeep.stats()
 
     async def maintain(self) -> None:
         """Checkpoints, retention, the witness, the disk's floor. Runs until cancelled; one task of the agent."""
-        await self._upkeep.run()
+        await self.upkeep.run()
 
     def checkpoint(self) -> Record:
         """A record of the chain's head as it is durable now."""
@@ -260,13 +262,13 @@ class Buffer:
             await self._last_checkpoint()
             if not await asyncio.to_thread(self.writer.stop, STOP_S):
                 raise StorageError("the buffer's writer did not end in time", hint="see whether the disk still answers")
-            await asyncio.to_thread(self._upkeep.write_witness)
+            await asyncio.to_thread(self.upkeep.write_witness)
             if self.writer.failed is not None:
                 raise self.writer.failed
         finally:
             self._settle(self.writer.durable_seq)
             self._registry.close()
-            self._upkeep.close()
+            self.upkeep.close()
             if not self.writer.is_alive():
                 await asyncio.to_thread(self._connection.close)  # the last connection: it empties the write-ahead log
             os.close(lock)

@@ -2,6 +2,12 @@
 
 Each start begins a new *log*, durable before its first record. Its ``log_opened`` names the log before it with its
 last seq and hash, so a copy, a restored snapshot or a lost tail shows as a fork and no key is ever used twice.
+
+Damage is noticed here without reading the whole file: a header that is not SQLite's, a file shorter than its own page
+count, a registry that cannot be read, a write-ahead log that breaks off before its end, a witness that knows more
+than the database. Damage inside data pages shows when they are read; that run leaves the mark ``suspect`` and ends,
+and the next start goes on from here. A flipped byte in a body passes all this; the ledger shows it.
+A damaged database is set aside, what is readable is taken over, and a ``storage`` finding says what is missing.
 """
 
 from __future__ import annotations
@@ -10,24 +16,35 @@ import os
 import secrets
 import socket
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from edge_agent import __version__, clock
-from edge_agent.buffer import lanes, schema
-from edge_agent.buffer.files import Files, prepare, take_lock
+from edge_agent.buffer import lanes, recovery, schema, wal, witness
+from edge_agent.buffer.files import Files, copy_aside, prepare, set_aside, take_lock, unsalvaged
 from edge_agent.buffer.ledger import GENESIS, link
 from edge_agent.buffer.log import Buffer
+from edge_agent.buffer.queries import is_damage
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.steps import step
 from edge_agent.buffer.writer import open_writing
-from edge_agent.errors import StorageError, StorageFull
-from edge_agent.model import Kind
+from edge_agent.errors import StorageCorrupt, StorageError, StorageFull
+from edge_agent.logs import Log
+from edge_agent.model import Kind, Record
 
-__all__ = ["open_buffer"]
+log = Log(__name__)
+
+
+@dataclass(slots=True)
+class Loss:
+    """What a start found wrong, for the log's reason and for the finding."""
+
+    reason: str = "start"  # start, lost_tail, damaged
+    text: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def open_buffer(data_dir: Path, agent: str, settings: BufferSettings) -> Buffer:
@@ -40,9 +57,10 @@ def open_buffer(data_dir: Path, agent: str, settings: BufferSettings) -> Buffer:
     lock = take_lock(files)
     connection: sqlite3.Connection | None = None
     try:
-        connection = _open_database(files)
-        opened = _open_log(connection, agent, "start")
-        return Buffer(files, lock, connection, settings, agent, opened.log, opened.boot, opened.head)
+        seen = witness.read(files.witness)
+        connection, loss = _make_ready(files, seen)
+        name, boot, head = _open_log(connection, agent, loss, seen)
+        buffer = Buffer(files, lock, connection, settings, agent, name, boot, head)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -50,63 +68,148 @@ def open_buffer(data_dir: Path, agent: str, settings: BufferSettings) -> Buffer:
         if isinstance(error, sqlite3.Error):
             raise _translated(files, error) from error
         raise
+    if loss.text:
+        _report(buffer, loss)
+    return buffer
 
 
 def _translated(files: Files, error: sqlite3.Error) -> StorageError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return StorageFull(
-            f"{files.db} cannot be written: {error}", hint=f"free disk space; see df -h {files.data_dir}"
-        )
+        hint = f"free disk space; see df -h {files.data_dir}"
+        return StorageFull(f"{files.db} cannot be written: {error}", hint=hint)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(f"{files.db} is locked by another program", hint=f"see who has it open: fuser {files.db}")
     return StorageError(f"{files.db} cannot be used: {error}", hint=f"check owner and mode: ls -l {files.data_dir}")
 
 
+def _report(buffer: Buffer, loss: Loss) -> None:
+    text = "; ".join(loss.text)
+    log.error("buffer damaged", what=text, **{key: str(value) for key, value in loss.details.items()})
+    body = {
+        "finding": f"{buffer.log}-{buffer.next_seq}", "code": "storage", "severity": "error", "text": text,
+        "evidence": [], "details": loss.details,
+    }  # fmt: skip
+    buffer.append([Record(Kind.FINDING, "agent", clock.now(), body)])
+
+
+# --- the database ------------------------------------------------------------------------------------------------
+
+
+def _make_ready(files: Files, seen: witness.Witness | None) -> tuple[sqlite3.Connection, Loss]:
+    """An open database that holds all that can be had, and what cannot."""
+    loss = Loss()
+    unsalvaged(files)  # completes a move that a crash interrupted
+    found = wal.look(files.wal)
+    connection, frames = _open_checked(files, loss)
+    places = unsalvaged(files)
+    if places:
+        loss.reason = "damaged"
+        loss.details["set_aside"] = [place.name for place in places]
+        for place in places:
+            _take_over(connection, place, seen, loss)
+    elif found is not None and found.lost(frames):
+        place = copy_aside(files)
+        loss.reason = "lost_tail"
+        loss.text.append("the write-ahead log is damaged: the last records are lost")
+        loss.details |= {"set_aside": [place.name], "wal_frames_read": frames, "wal_bytes": found.size}
+    _notice_lost_tail(connection, seen, loss)
+    return connection, loss
+
+
+def _open_checked(files: Files, loss: Loss) -> tuple[sqlite3.Connection, int]:
+    """Open the database and look at it; set it aside and make a new one if it is damaged."""
+    why = files.suspect.read_text(encoding="utf-8").strip() if files.suspect.exists() and files.db.exists() else ""
+    if not why:
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = _open_database(files)
+            return connection, recovery.check(connection, files)
+        except (sqlite3.DatabaseError, StorageCorrupt) as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, sqlite3.Error) and not is_damage(error):
+                raise
+            why = str(error.args[0])
+    place = set_aside(files)
+    loss.text.append(f"the buffer was damaged ({why}) and is set aside in {place.name}")
+    return _open_database(files), 0
+
+
 def _open_database(files: Files) -> sqlite3.Connection:
-    fresh = not files.db.exists() or files.db.stat().st_size == 0
+    """Open, make or migrate. Raises sqlite3.Error, StorageError."""
     connection = open_writing(files.db)
     try:
-        if fresh:
-            schema.create(connection)
-        else:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables:
             schema.migrate(connection)
+        else:
+            schema.create(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    log: str
-    boot: str
-    head: tuple[int, bytes]
+def _take_over(connection: sqlite3.Connection, place: Path, seen: witness.Witness | None, loss: Loss) -> None:
+    taken = recovery.salvage(connection, place, seen)
+    lost = sum(last - first + 1 for first, last in taken.unreadable)
+    if not loss.text:
+        loss.text.append(f"an interrupted salvage of {place.name} was completed")
+    loss.text.append(f"{taken.records} undelivered records were salvaged, {lost} cannot be read")
+    loss.details |= {"salvaged": taken.records, "registry_rows": taken.registry_rows, "lost": lost}
+    loss.details["unreadable"] = [list(range_) for range_ in taken.unreadable[:20]]
 
 
-def _open_log(connection: sqlite3.Connection, agent: str, reason: str) -> Opened:
-    """Begin a log: its row, its ``log_opened`` record and the routes' new lanes, in one transaction."""
+def _notice_lost_tail(connection: sqlite3.Connection, seen: witness.Witness | None, loss: Loss) -> None:
+    """The witness knows of later records than there are: say how many, and take over what it knows."""
+    (head,) = connection.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()
+    if seen is None or seen.seq <= head:
+        return
+    recovery.restore(connection, seen)
+    if loss.reason == "start":
+        loss.reason = "lost_tail"
+    loss.text.append(f"records {head + 1} to {seen.seq} at least were committed and are not there")
+    loss.details |= {"lost_first_seq": head + 1, "lost_last_seq": seen.seq, "lost_log": seen.log}
+
+
+# --- the log -----------------------------------------------------------------------------------------------------
+
+
+def _open_log(
+    connection: sqlite3.Connection, agent: str, loss: Loss, seen: witness.Witness | None
+) -> tuple[str, str, tuple[int, bytes]]:
+    """Begin a log: its row, its ``log_opened`` record and the routes' new lanes, in one transaction.
+
+    Returns (log, boot, (seq, hash) of the head). Numbering goes on above whatever was ever known to be used.
+    """
     step("log_open_before")
-    log, boot, at = secrets.token_hex(6), clock.boot_id(), clock.now()
-    connection.execute("BEGIN IMMEDIATE")
-    row = connection.execute("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1").fetchone()
-    last_seq, last_hash = row or (0, GENESIS)
+    name, boot, at = secrets.token_hex(6), clock.boot_id(), clock.now()
+    execute = connection.execute
+    execute("BEGIN IMMEDIATE")
+    row = execute("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1").fetchone()
+    before = execute("SELECT id FROM log ORDER BY first_seq DESC LIMIT 1").fetchone()
+    known_seq = seen.seq if seen is not None else 0
+    last_seq, last_hash = row or (known_seq, bytes.fromhex(seen.hash) if seen is not None and known_seq else GENESIS)
+    head_seq = max(last_seq, known_seq)
+    first_lost = last_seq + 1 if row else 1
+    if head_seq >= first_lost:
+        execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, 'lost')", (first_lost, head_seq, last_hash))
     body: dict[str, Any] = {
-        "log": log, "agent": agent, "boot": boot, "host": socket.gethostname(), "version": __version__,
-        "reason": reason,
+        "log": name, "agent": agent, "boot": boot, "host": socket.gethostname(), "version": __version__,
+        "reason": loss.reason,
     }  # fmt: skip
-    before = connection.execute("SELECT id FROM log ORDER BY first_seq DESC LIMIT 1").fetchone()
     if before is not None:
         body["previous"] = {"log": before[0], "seq": last_seq, "hash": last_hash.hex()}
-    seq, encoded, synced = last_seq + 1, orjson.dumps(body), int(clock.synchronised())
+    seq, encoded, synced = head_seq + 1, orjson.dumps(body), int(clock.synchronised())
     digest = link(last_hash, seq, Kind.LOG_OPENED, "agent", at.at_ns, at.mono_ns, synced, encoded)
-    connection.execute("INSERT OR IGNORE INTO source (name) VALUES ('agent')")
-    connection.execute(
+    execute("INSERT OR IGNORE INTO source (name) VALUES ('agent')")
+    execute(
         "INSERT INTO record SELECT ?, ?, id, ?, ?, ?, ?, ? FROM source WHERE name = 'agent'",
         (seq, int(Kind.LOG_OPENED), at.at_ns, at.mono_ns, synced, encoded, digest),
     )
-    connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (log, seq, boot, agent, at.at_ns))
-    lanes.open_log(connection, log, boot, seq, last_seq)
-    connection.execute("COMMIT")
+    execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (name, seq, boot, agent, at.at_ns))
+    lanes.open_log(connection, name, boot, seq, head_seq)
+    execute("COMMIT")
     step("log_open_after")
-    return Opened(log, boot, (seq, digest))
+    return name, boot, (seq, digest)

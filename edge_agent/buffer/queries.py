@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +16,25 @@ import orjson
 
 from edge_agent.binding.state import KnownUnit, OpenCycle, Restored
 from edge_agent.buffer.lanes import Lane
+from edge_agent.errors import StorageCorrupt
 from edge_agent.model import Kind, Record
 
 TOMBSTONE = 0
 """``Row.kind`` of a place holder for dropped records; its body is ``{"count": …, "reason": …}``."""
+
+
+DAMAGE_HINT = "restart the agent: it sets the file aside and salvages what is readable"
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """SQLite says that the file's content is wrong."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def can_pass(error: sqlite3.Error) -> bool:
+    """A full disk, a refused write or a lock: it may be over later."""
+    passing = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in passing
 
 
 class Row(NamedTuple):
@@ -57,9 +73,10 @@ class Passed:
 class Reader:
     """A route's rows. Use each one from a single thread at a time; close() when done."""
 
-    def __init__(self, path: Path, passed: Passed) -> None:
+    def __init__(self, path: Path, passed: Passed, condemn: Callable[[str], None]) -> None:
         self._connection = connect(path)
         self._passed = passed
+        self._condemn = condemn
         self._sources: dict[int, str] = {}
         self._row_bytes = 200.0  # of the rows read last; decides how many to ask for
 
@@ -70,8 +87,18 @@ class Reader:
         """Rows of ``lane`` with ``after_seq < seq <= max_seq`` that pass its filter, oldest first.
 
         At most ``max_rows``, and as many as their bodies fit into ``max_bytes`` (at least one). An empty list says
-        that there is nothing up to ``max_seq`` (or the lane's end): the route may then progress to it.
+        that there is nothing up to ``max_seq`` (or the lane's end): the route may then progress to it. Raises
+        StorageCorrupt when the file is damaged there; the next start sets it aside.
         """
+        try:
+            return self._rows(lane, after_seq, max_seq, max_rows, max_bytes)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._condemn(str(error))
+            raise StorageCorrupt(f"the buffer is damaged: {error}", hint=DAMAGE_HINT) from error
+
+    def _rows(self, lane: Lane, after_seq: int, max_seq: int, max_rows: int, max_bytes: int) -> list[Row]:
         end = max_seq if lane.to_seq is None else min(max_seq, lane.to_seq)
         limit = max(1, min(max_rows, int(max_bytes / self._row_bytes) + 1))
         refused = self._refused(lane)

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.buffer import files as files_of
-from edge_agent.buffer import lanes, witness
+from edge_agent.buffer import holes, lanes, witness
 from edge_agent.buffer.queries import connect
 from edge_agent.buffer.retention import Retention
 from edge_agent.buffer.stats import measure
@@ -85,7 +85,7 @@ class Upkeep:
     async def _count_on(self) -> None:
         """Finish the counts of lanes that an earlier run left behind."""
         while self._counting and self._buffer.writer.failed is None:
-            chore = self._buffer.writer.chore(lambda db: lanes.count_on(db, COUNT_ROWS))
+            chore = self._buffer.writer.chore(lambda db: holes.count_on(db, COUNT_ROWS))
             try:
                 self._counting = await asyncio.wrap_future(chore)
             except sqlite3.Error:  # a full disk: the counts wait

@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 from edge_agent import clock
 from edge_agent.buffer.lanes import RouteFilter
 from edge_agent.buffer.projection import Entry, Projection, Sources
-from edge_agent.buffer.queries import Passed
+from edge_agent.buffer.queries import DAMAGE_HINT, Passed, can_pass, is_damage
 from edge_agent.buffer.steps import step
 from edge_agent.errors import StorageCorrupt, StorageError, StorageFull
 from edge_agent.logs import Log, Outage
@@ -94,6 +94,7 @@ class Writer:
         self.counts = Counts()
         self.beat_s = time.monotonic()
         self.on_commit: Callable[[int], None] = lambda seq: None
+        self.on_damage: Callable[[str], None] = lambda why: None  # on the writer's thread: mark the file
         self.on_full: Callable[[], None] = lambda: None  # on the writer's thread: give up the ballast
         self.lanes: dict[int, Tracked] = {}  # the writer thread's own
         self.drops: dict[int, Drop] = {}  # seq of a drop record -> what its transaction deletes
@@ -349,7 +350,7 @@ class Writer:
                 connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error) and is_damage(error):
                 future.set_exception(error)
-                raise StorageCorrupt(f"the buffer is damaged: {error}", hint=_DAMAGE_HINT) from error
+                raise StorageCorrupt(f"the buffer is damaged: {error}", hint=DAMAGE_HINT) from error
             future.set_exception(error)
         else:
             future.set_result(result)
@@ -363,7 +364,7 @@ class Writer:
         self._projection.undo()
         self._sources.reload()
         if is_damage(error):
-            raise StorageCorrupt(f"the buffer is damaged: {error}", hint=_DAMAGE_HINT) from error
+            raise StorageCorrupt(f"the buffer is damaged: {error}", hint=DAMAGE_HINT) from error
         if not can_pass(error):
             raise StorageError(f"the buffer cannot be written: {error}") from error
         self.trouble = StorageFull(
@@ -374,22 +375,9 @@ class Writer:
 
     def _fail(self, error: StorageError) -> None:
         self.failed = self.trouble = error
+        if isinstance(error, StorageCorrupt):
+            self.on_damage(str(error.args[0]))
         self.on_commit(self.durable_seq)
-
-
-_DAMAGE_HINT = "restart the agent: it sets the file aside and salvages what is readable"
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """SQLite says that the file's content is wrong."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
-
-
-def can_pass(error: sqlite3.Error) -> bool:
-    """A full disk, a refused write or a lock: it may be over later."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
 
 
 def open_writing(path: Path) -> sqlite3.Connection:
