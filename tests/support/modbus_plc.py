@@ -81,7 +81,8 @@ class Line:
 
     ``pass``; ``silent`` (swallowed); ``drip`` (one byte at a time); ``cut`` (half of it, then a reset);
     ``garbage`` (text instead); ``noise`` (as many random bytes); ``flood`` (64 KiB of zeros instead); ``short``;
-    ``undecodable``; ``exception N`` (every request is answered so); ``late`` (held until ``release`` is called).
+    ``undecodable``; ``exception N`` (every request is answered so); ``late`` (held until ``release`` is called);
+    ``forget`` (writes are confirmed and not done).
     """
 
     def __init__(self, server_port: int) -> None:
@@ -121,6 +122,9 @@ class Line:
                 while True:
                     request = await _frame(reader)
                     self.requests.append(request)
+                    if self.mode == "forget" and request[7] in (5, 6, 16):
+                        writer.write(request[:4] + b"\0\6" + request[6:12])
+                        continue
                     server_writer.write(request)
                     await self._answer(request, await _frame(server_reader), writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

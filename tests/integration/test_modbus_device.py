@@ -1,0 +1,352 @@
+"""The Modbus driver against a real server, over a line that can be bad."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected
+from edge_agent.model import Sample
+from edge_agent_drivers.modbus.config import ModbusSettings
+from edge_agent_drivers.modbus.driver import ModbusDriver
+from edge_agent_drivers.modbus.group import REFUSALS_MAX
+from support.modbus_plc import HOLE, Line, ModbusPlc, line_to
+
+SOON_S = 5.0
+WRITES = (5, 6, 16)
+
+
+@pytest.fixture(scope="module")
+def plc() -> Iterator[ModbusPlc]:
+    with ModbusPlc() as plc:
+        yield plc
+
+
+def polled(**tags: dict[str, Any] | str) -> dict[str, Any]:
+    return {
+        "poll": "100ms",
+        "tags": {name: {"address": its} if isinstance(its, str) else its for name, its in tags.items()},
+    }
+
+
+def driver_of(line: Line, group: dict[str, Any] | None = None, **keys: Any) -> ModbusDriver:
+    keys = {"connection": f"tcp://127.0.0.1:{line.port}", "groups": {"state": group} if group else {}, **keys}
+    return ModbusDriver("press", ModbusSettings.model_validate(keys))
+
+
+@asynccontextmanager
+async def opened(line: Line, group: dict[str, Any] | None = None, **keys: Any) -> AsyncIterator[ModbusDriver]:
+    driver = driver_of(line, group, **keys)
+    await driver.open()
+    try:
+        yield driver
+    finally:
+        await driver.close()
+
+
+def over(plc: ModbusPlc, test: Callable[[Line], Awaitable[None]]) -> None:
+    """Run the test over a line of its own to the server."""
+
+    async def main() -> None:
+        async with asyncio.timeout(60), line_to(plc.port) as line:
+            await test(line)
+
+    asyncio.run(main())
+
+
+async def sample_of(driver: ModbusDriver, group: str = "state") -> Sample:
+    async with asyncio.timeout(SOON_S):
+        (sample,) = await driver.read(group)
+    return sample
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def test_all_four_tables_read_with_one_request_each(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        group = polled(a="coil:3", b="coil:4", c="discrete:6", d="holding:5", e="input:9", f="input:7.1", g="holding:3")
+        async with opened(line, group) as driver:
+            line.requests.clear()
+            sample = await sample_of(driver)
+            assert sample.values == (True, False, True, 5, 9, True, 3)
+            assert sample.status is None
+            assert [request[7] for request in line.requests] == [1, 2, 3, 4]
+
+    over(plc, test)
+
+
+def test_values_of_many_requests_stand_in_the_order_of_the_tags(plc: ModbusPlc) -> None:
+    numbers = [*range(499, 300, -1), *range(510, 700)]
+
+    async def test(line: Line) -> None:
+        async with opened(line, polled(**{f"t{number}": f"holding:{number}" for number in numbers})) as driver:
+            assert (await sample_of(driver)).values == tuple(numbers)
+
+    over(plc, test)
+
+
+def test_a_triggered_group_is_read_only_when_asked_for(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        result = {"on_trigger": True, "tags": {"count": {"address": "holding:98"}}}
+        async with opened(line, groups={"state": polled(ready="coil:3"), "result": result}) as driver:
+            assert [sample.tagset.group for sample in await driver.read()] == ["state"]
+            assert (await sample_of(driver, "result")).values == (98,)
+
+    over(plc, test)
+
+
+# --- what the device refuses ---------------------------------------------------------------------------------
+
+
+def test_tags_in_a_hole_have_no_value_and_their_neighbours_do(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        numbers = range(490, 520)
+        async with opened(line, polled(**{f"t{number}": f"holding:{number}" for number in numbers})) as driver:
+            sample = await sample_of(driver)
+            assert sample.values == tuple(None if number in HOLE else number for number in numbers)
+            assert sample.status == {index: "exception 2" for index, number in enumerate(numbers) if number in HOLE}
+            line.requests.clear()
+            again = await sample_of(driver)
+            assert (again.values, again.status) == (sample.values, sample.status)
+            assert len(line.requests) < 10  # the splits are remembered: only what is good is asked for
+
+    over(plc, test)
+
+
+def test_a_hole_that_no_tag_needs_costs_no_value(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(before="holding:499", after="holding:510")) as driver:
+            for _ in range(2):
+                line.requests.clear()
+                assert (await sample_of(driver)).values == (499, 510)
+            assert len(line.requests) == 2
+
+    over(plc, test)
+
+
+def test_a_device_that_refuses_everything_for_a_while_is_asked_within_bounds_and_comes_back(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(**{f"t{number}": f"holding:{number}" for number in range(125)})) as driver:
+            line.mode = "exception 4"
+            for _ in range(6):
+                line.requests.clear()
+                sample = await sample_of(driver)
+                assert set(sample.values) == {None}
+                assert sample.status == dict.fromkeys(range(125), "exception 4")
+                assert len(line.requests) <= REFUSALS_MAX + 1
+            line.mode = "pass"
+            async with asyncio.timeout(SOON_S):
+                while (await sample_of(driver)).status:  # noqa: ASYNC110  # only the device knows when
+                    await asyncio.sleep(0.1)
+            line.requests.clear()
+            assert (await sample_of(driver)).values == tuple(range(125))
+            assert len(line.requests) == 1  # whole again
+
+    over(plc, test)
+
+
+def test_a_busy_device_rejects_the_reading_and_keeps_the_connection(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(a="holding:1")) as driver:
+            line.mode = "exception 6"
+            with pytest.raises(ReadingRejected, match="busy"):
+                await sample_of(driver)
+            line.mode = "pass"
+            assert (await sample_of(driver)).values == (1,)
+
+    over(plc, test)
+
+
+def test_a_gateway_without_its_device_is_a_loss(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(a="holding:1"), unit_id=1) as driver:
+            line.mode = "exception 11"
+            with pytest.raises(DeviceLost, match="gateway target") as lost:
+                await sample_of(driver)
+            assert "unit_id 1" in lost.value.hint
+
+    over(plc, test)
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("exception 11", "check unit_id (now 7)"),
+        ("exception 1", "try holding instead of input"),
+        ("exception 2", "try 504 and 506"),
+        ("exception 4", "in run"),
+    ],
+)
+def test_a_device_that_answers_only_exceptions_is_refused_with_what_to_check(
+    plc: ModbusPlc, mode: str, told: str
+) -> None:
+    async def test(line: Line) -> None:
+        line.mode = mode
+        driver = driver_of(line, polled(a="holding:505"), unit_id=7)
+        with pytest.raises(DeviceRefused) as refused:
+            await driver.open()
+        assert told in refused.value.hint
+        with pytest.raises(DeviceLost):
+            await driver.read()
+
+    over(plc, test)
+
+
+def test_one_good_tag_anywhere_is_enough_to_open(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        groups = {"bad": polled(**{f"t{number}": f"holding:{number}" for number in HOLE}), "good": polled(a="coil:3")}
+        async with opened(line, groups=groups) as driver:
+            assert (await sample_of(driver, "good")).values == (True,)
+            assert set((await sample_of(driver, "bad")).values) == {None}
+
+    over(plc, test)
+
+
+# --- what the wire does --------------------------------------------------------------------------------------
+
+
+def test_a_short_reply_is_rejected_and_the_connection_kept(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(a="holding:1", b="holding:2")) as driver:
+            line.mode = "short"
+            with pytest.raises(ReadingRejected, match="3 bytes came where 4"):
+                await sample_of(driver)
+            line.mode = "pass"
+            assert (await sample_of(driver)).values == (1, 2)
+
+    over(plc, test)
+
+
+@pytest.mark.parametrize("mode", ["garbage", "noise", "undecodable", "cut"])
+def test_what_breaks_the_stream_is_a_loss_long_before_the_timeout_and_logs_nothing(
+    plc: ModbusPlc, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(a="holding:1", b="holding:2"), timeout="10s") as driver:
+            line.mode = mode
+            with pytest.raises(DeviceLost):
+                await sample_of(driver)  # SOON_S is less than the time-out
+            line.mode = "pass"
+            await driver.open()
+            assert (await sample_of(driver)).values == (1, 2)
+
+    with caplog.at_level(logging.WARNING):
+        over(plc, test)
+    assert not caplog.records
+
+
+def test_a_server_that_accepts_and_says_nothing_is_unavailable(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        line.mode = "silent"
+        driver = driver_of(line, polled(a="holding:1"), timeout="200ms")
+        with pytest.raises(DeviceUnavailable, match="connected, but") as unavailable:
+            await driver.open()
+        assert "unit_id 1" in unavailable.value.hint
+
+    over(plc, test)
+
+
+def test_nothing_listening_is_unavailable_and_the_hint_names_the_port(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        await line.stop()
+        with pytest.raises(DeviceUnavailable, match="connection refused") as unavailable:
+            await driver_of(line, polled(a="holding:1")).open()
+        assert f"port {line.port}" in unavailable.value.hint
+
+    over(plc, test)
+
+
+def test_the_late_reply_to_a_cancelled_read_never_answers_the_next(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        groups = {"one": polled(a="holding:1"), "two": polled(b="holding:2")}
+        async with opened(line, groups=groups) as driver:
+            line.mode = "late"
+            reading = asyncio.ensure_future(driver.read("one"))
+            await asyncio.sleep(0.05)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            line.mode = "pass"
+            line.release()
+            with pytest.raises(DeviceLost):
+                await sample_of(driver, "two")
+            await driver.open()
+            assert (await sample_of(driver, "two")).values == (2,)
+
+    over(plc, test)
+
+
+def test_a_cancel_that_meets_the_reply_in_the_same_moment_still_cancels(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(a="holding:1")) as driver:
+            client = driver._link._client
+            assert client is not None
+            take = client.ctx.trace_packet
+
+            def cancel_as_it_arrives(sending: bool, data: bytes) -> bytes:
+                if not sending:
+                    reading.cancel()
+                return take(sending, data)
+
+            client.ctx.trace_packet = cancel_as_it_arrives
+            reading = asyncio.ensure_future(driver.read())
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+
+    over(plc, test)
+
+
+# --- writing -------------------------------------------------------------------------------------------------
+
+WRITABLE: dict[str, dict[str, Any]] = {
+    "coil": {"address": "coil:30"},
+    "word": {"address": "holding:600", "type": "int16", "scale": 0.1},
+    "float": {"address": "holding:601", "type": "float32", "order": "CDAB"},
+    "long": {"address": "holding:603", "type": "int64", "order": "BADC"},
+    "text": {"address": "holding:607", "type": "string", "length": 10},
+    "hole": {"address": "holding:505"},
+}
+
+
+def test_what_is_written_stays_and_reads_back(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        tags = {name: {**tag, "write": True} for name, tag in WRITABLE.items() if name != "hole"}
+        async with opened(line, {"poll": "1s", "tags": tags}) as driver:
+            for values in ((True, -12.3, 0.1, "9007199254740993", "SN00000001"), (False, 0.0, -1.5, 7, "")):
+                for name, value in zip(tags, values, strict=True):
+                    await driver.write(name, value)
+                assert (await sample_of(driver)).values == values
+
+    over(plc, test)
+
+
+def test_a_write_that_the_device_does_not_keep_or_take_is_refused(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, tags={name: {**tag, "write": True} for name, tag in WRITABLE.items()}) as driver:
+            with pytest.raises(DeviceRefused, match="exception 2"):
+                await driver.write("hole", 1)
+            with pytest.raises(DeviceRefused, match="does not fit"):
+                await driver.write("word", 1e9)
+            line.mode = "forget"
+            for name, value in (("coil", True), ("word", 5.0), ("text", "kept?")):
+                with pytest.raises(DeviceRefused, match="did not keep") as refused:
+                    await driver.write(name, value)
+                assert refused.value.hint
+
+    over(plc, test)
+
+
+def test_losing_the_line_in_a_write_is_a_loss(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, tags={"coil": {**WRITABLE["coil"], "write": True}}) as driver:
+            line.mode = "cut"
+            with pytest.raises(DeviceLost):
+                await driver.write("coil", value=True)
+
+    over(plc, test)

@@ -1,0 +1,42 @@
+"""A barcode reader on a pseudo terminal whose name survives a replug, as a by-id link does.
+
+::
+
+    reader = PtyReader(tmp_path / "gate")     # plugged in
+    reader.send(b"SN1\r\n"); reader.unplug(); reader.plug()
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+from pathlib import Path
+
+
+class PtyReader:
+    """``port`` is a link to the slave side; we hold the master's."""
+
+    def __init__(self, port: Path) -> None:
+        self.port = port
+        self._master: int | None = None
+        self.plug()
+
+    def plug(self) -> None:
+        """Appear, as a new terminal under the old name."""
+        self._master, slave = pty.openpty()
+        self.port.unlink(missing_ok=True)
+        self.port.symlink_to(os.ttyname(slave))
+        os.close(slave)
+
+    def unplug(self) -> None:
+        """Vanish. Harmless when it has."""
+        if self._master is not None:
+            os.close(self._master)
+            self.port.unlink()
+            self._master = None
+
+    def send(self, data: bytes) -> None:
+        """Write all of it; waits while the terminal's buffer is full."""
+        assert self._master is not None
+        while data:
+            data = data[os.write(self._master, data) :]
