@@ -1,0 +1,249 @@
+"""The receiver's database: once each, whatever the order; refused by number; readings with their serial."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.errors import StorageError
+from edge_agent.receiver.message import Message, Received, parse
+from edge_agent.receiver.store import RecordRejected, Store
+
+LOG = "aaaaaaaaaaaa"
+CONFIRM = "e/s/a/l/_agent/pc1/confirm"
+numbers = itertools.count(1)
+
+
+def message(kind: str, source: str, *bodies: dict[str, Any], log: str = LOG, seqs: list[int] | None = None,
+            ns: list[int] | None = None, after: int = 0) -> Message:  # fmt: skip
+    seqs = seqs or list(range(1, len(bodies) + 1))
+    ns = ns or seqs
+    records = [
+        {"n": n, "seq": seq, "at_ns": str(10**18 + seq), "mono_ns": "5", **body}
+        for n, seq, body in zip(ns, seqs, bodies, strict=True)
+    ]
+    head = {"v": 1, "agent": "pc1", "stream": f"{log}.mes.1", "log": log, "boot": "b", "source": source, "kind": kind,
+            "n": ns[0], "after": after, "confirm": CONFIRM, "records": records}  # fmt: skip
+    return parse(json.dumps(head).encode())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "records.db")
+    yield opened
+    opened.close()
+
+
+def confirmed(store: Store, *messages: Message) -> dict[str, Any]:
+    ((topic, payload),) = store.take(messages).confirmations
+    assert topic == CONFIRM
+    said: dict[str, Any] = json.loads(payload)
+    return said
+
+
+def count(store: Store, table: str = "record") -> int:
+    return int(store.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def test_a_record_is_stored_once_and_confirmed_again(store: Store) -> None:
+    bodies = [{"x": 1}, {"x": 2}, {"x": 3}]
+    assert confirmed(store, message("scan", "gate", *bodies))["upto"] == 3
+    assert confirmed(store, message("scan", "gate", *bodies))["upto"] == 3, "who sends again has not heard us"
+    assert count(store) == 3
+    assert store.counts["duplicates"] == 3
+
+
+def test_a_hole_holds_upto_until_it_is_filled(store: Store) -> None:
+    assert confirmed(store, message("scan", "gate", {}, {}, seqs=[1, 5]))["upto"] == 1
+    assert store.holes() == [("pc1", f"{LOG}.mes.1", 2, 4)]
+    stone = parse(
+        json.dumps(
+            {"v": 1, "agent": "pc1", "stream": f"{LOG}.mes.1", "log": LOG, "boot": "b", "source": "agent",
+             "kind": "tombstone", "n": 2, "confirm": CONFIRM, "records": [{"n": 2, "count": 3, "reason": "dropped"}]}
+        ).encode()
+    )  # fmt: skip
+    assert confirmed(store, stone)["upto"] == 5
+    assert store.holes() == []
+
+
+def test_what_is_settled_elsewhere_is_reported_as_lost_and_does_not_block(store: Store) -> None:
+    store.take([message("scan", "gate", {}, seqs=[1])])
+    outcome = store.take([message("scan", "gate", {}, seqs=[50], after=49)])
+    assert [(gap.first_n, gap.last_n, gap.lost) for gap in outcome.gaps] == [(2, 49, True)]
+    assert json.loads(outcome.confirmations[0][1])["upto"] == 50
+
+
+def test_state_survives_closing(tmp_path: Path) -> None:
+    for seq, upto in ((1, 1), (3, 1), (2, 3)):
+        store = Store(tmp_path / "records.db")
+        assert confirmed(store, message("scan", "gate", {}, seqs=[seq]))["upto"] == upto
+        store.close()
+
+
+def test_the_callback_refuses_one_record_and_its_own_writes_go_with_it(tmp_path: Path) -> None:
+    def on_record(db: sqlite3.Connection, record: Received) -> None:
+        db.execute("INSERT INTO seen VALUES (?)", (record.body["part"],))
+        if record.body["part"] == "P?":
+            raise RecordRejected("unknown part number")
+
+    store = Store(tmp_path / "records.db", on_record)
+    store.connection.execute("CREATE TABLE seen (part TEXT)")
+    said = confirmed(store, message("scan", "gate", {"part": "P1"}, {"part": "P?"}, {"part": "P2"}))
+    assert said["upto"] == 3
+    assert said["nack"] == [{"n": 2, "reason": "unknown part number"}]
+    assert [row[0] for row in store.connection.execute("SELECT part FROM seen")] == ["P1", "P2"]
+    assert count(store) == 2
+    confirmed(store, message("scan", "gate", {"part": "P1"}))
+    assert count(store, "seen") == 2, "the callback sees a record once"
+    assert confirmed(store, message("scan", "gate", {"part": "P3"}, seqs=[4], after=3))["nack"] == []
+    store.close()
+
+
+def test_a_callback_that_fails_leaves_nothing_of_the_batch(tmp_path: Path) -> None:
+    def on_record(db: sqlite3.Connection, record: Received) -> None:
+        if record.seq == 3:
+            raise ZeroDivisionError
+
+    store = Store(tmp_path / "records.db", on_record)
+    with pytest.raises(ZeroDivisionError):
+        store.take([message("scan", "gate", {}, {}, {})])
+    assert count(store) == count(store, "stream") == 0
+    store.close()
+
+
+def test_a_body_that_makes_no_sense_refuses_itself_only(store: Store) -> None:
+    bad = message("config", "agent", {"config": "c", "stations": {"OP10": "a text"}}, seqs=[2])
+    said = confirmed(store, message("scan", "gate", {}, seqs=[1]), bad, message("scan", "gate", {}, seqs=[3]))
+    assert said["upto"] == 3
+    assert [nack["n"] for nack in said["nack"]] == [2]
+    assert count(store) == 2
+    assert count(store, "rejected") == 1
+
+
+def test_what_is_set_aside_is_bounded(store: Store) -> None:
+    for _ in range(3):
+        store.take([], [("a/b", "no JSON", b"x" * 10_000)] * 600)
+    assert count(store, "rejected") == 1000
+    assert store.connection.execute("SELECT max(length(payload)) FROM rejected").fetchone() == (4096,)
+
+
+def test_somebody_elses_file_is_left_alone(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE invoice (id)")
+    other.commit()
+    other.close()
+    with pytest.raises(StorageError, match="other tables"):
+        Store(tmp_path / "other.db")
+    (tmp_path / "noise.db").write_bytes(random.Random(1).randbytes(5000))
+    with pytest.raises(StorageError):
+        Store(tmp_path / "noise.db")
+
+
+# --- readings --------------------------------------------------------------------------------------------------
+
+CONFIG = {"config": "c1", "devices": {"press": "modbus"}, "stations": {"OP20": {
+    "step": "press-fit", "identity": "before", "positions": {"1": {"claims": {"press.result": ["force"]},
+                                                                   "characteristics": ["peak"]}}}}}  # fmt: skip
+TAGSET = {"tagset": "t1", "device": "press", "group": "result",
+          "tags": [{"name": "force", "type": "float32", "unit": "kN"},
+                   {"name": "spare", "type": "int16", "unit": ""}]}  # fmt: skip
+
+
+def life(log: str, cycle: str, serial: str, first_seq: int) -> list[Message]:
+    """A whole cycle: two samples inside, one outside; bound by a scan."""
+    samples = [{"tagset": "t1", "took_us": 5, "values": [seq + 0.5, 7]} for seq in range(first_seq, first_seq + 3)]
+    samples[1]["status"] = {"0": "not a number"}
+    opened = {"cycle": cycle, "config": "c1", "station": "OP20", "step": "press-fit", "position": 1,
+              "opened_by": "scan", "attempt": 1, "context": {}, "evidence": []}  # fmt: skip
+    closed = opened | {"opened_at_ns": "1", "ended_at_ns": "2", "closed_by": "handshake", "result": "Passed",
+                       "complete": True, "windows": {"press.result": [[first_seq, first_seq + 1]]},
+                       "binding": {"state": "bound", "unit": "u1", "serial": serial}}  # fmt: skip
+    binding = {"binding": "b1", "cycle": cycle, "state": "bound", "unit": "u1", "serial": serial, "rule": "scan"}
+    seqs = list(range(first_seq, first_seq + 3))
+    return [
+        message("config", "agent", CONFIG, log=log, seqs=[2]),
+        message("tagset", "press.result", TAGSET, log=log, seqs=[3]),
+        message("sample", "press.result", *samples, log=log, seqs=seqs),
+        message("cycle_opened", "OP20", opened, log=log, seqs=[first_seq + 10]),
+        message("binding", "OP20", binding, log=log, seqs=[first_seq + 11]),
+        message("cycle_closed", "OP20", closed, log=log, seqs=[first_seq + 12]),
+    ]
+
+
+def readings(store: Store, serial: str) -> list[tuple[Any, ...]]:
+    return store.connection.execute(
+        "SELECT station, step, position, cycle, binding_state, tag, value, tag_unit, status, seq FROM reading"
+        " WHERE serial = ? ORDER BY seq", (serial,)
+    ).fetchall()  # fmt: skip
+
+
+EXPECTED = [
+    ("OP20", "press-fit", 1, "c-1", "bound", "press.force", 10.5, "kN", None, 10),
+    ("OP20", "press-fit", 1, "c-1", "bound", "press.force", 11.5, "kN", "not a number", 11),
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_readings_show_under_their_serial_whatever_the_order_of_arrival(store: Store, seed: int) -> None:
+    messages = life(LOG, "c-1", "SN1", 10)
+    random.Random(seed).shuffle(messages)
+    for each in messages:
+        store.take([each])
+    assert readings(store, "SN1") == EXPECTED
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_rebind_moves_every_reading(store: Store, late: bool) -> None:
+    rebind = message(
+        "binding", "OP20", {"binding": "b2", "cycle": "c-1", "state": "bound", "unit": "u2", "serial": "SN8",
+                            "rule": "manual", "supersedes": "b1"}, seqs=[900]
+    )  # fmt: skip
+    messages = life(LOG, "c-1", "SN7", 10)
+    for each in [*messages, rebind] if late else [rebind, *messages]:
+        store.take([each])
+    assert readings(store, "SN7") == []
+    assert readings(store, "SN8") == EXPECTED
+    row = store.connection.execute("SELECT state, serial, rule FROM binding_current").fetchall()
+    assert row == [("bound", "SN8", "manual")]
+
+
+def test_after_a_restored_snapshot_the_same_seq_of_another_log_is_not_mixed_in(store: Store) -> None:
+    fork = "bbbbbbbbbbbb"
+    store.take([message("log_opened", "agent", {"log": LOG, "agent": "pc1"}, seqs=[1])])
+    opened = {"log": fork, "agent": "pc1", "previous": {"log": LOG, "seq": 5, "hash": ""}}
+    store.take([message("log_opened", "agent", opened, log=fork, seqs=[6])])
+    for each in [*life(LOG, "c-1", "SN1", 10), *life(fork, "c-2", "SN2", 10)]:
+        store.take([each])
+    assert len(readings(store, "SN1")) == len(readings(store, "SN2")) == 2
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]])
+def test_a_cycle_that_lived_through_restarts_finds_its_samples_in_the_earlier_logs(
+    store: Store, order: list[int]
+) -> None:
+    logs = ["aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"]
+    previous = [None, {"log": logs[0], "seq": 12}, {"log": logs[1], "seq": 14}]
+    opened = [
+        message("log_opened", "agent", {"log": log, "previous": before}, log=log, seqs=[seq])
+        for log, before, seq in zip(logs, previous, (1, 13, 15), strict=True)
+    ]
+    config, tagset, samples, begun, bound, closed = life(logs[0], "c-1", "SN1", 10)
+    closed = Message(
+        closed.agent, f"{logs[2]}.mes.1", logs[2], closed.kind, closed.source, 0, "", closed.records, [(1, 1)]
+    )
+    for each in [config, tagset, samples, begun, bound, *(opened[index] for index in order), closed]:
+        store.take([each])
+    assert readings(store, "SN1") == EXPECTED
+
+
+def test_finding_a_serial_reads_only_what_is_needed(store: Store) -> None:
+    plan = store.connection.execute("EXPLAIN QUERY PLAN SELECT * FROM reading WHERE serial = 'SN1'").fetchall()
+    scans = [step[3] for step in plan if step[3].startswith("SCAN") and "VIRTUAL TABLE" not in step[3]]
+    assert scans == []
