@@ -107,7 +107,8 @@ def translate(message: str) -> str:
     for pattern, template in _templates():
         if match := pattern.fullmatch(message):
             return _filled(template, match.groups())
-    return message
+    where, colon, what = message.rpartition(": ")
+    return f"{where}{colon}{translate(what)}" if where and what else message
 
 
 def _filled(template: str, parts: Sequence[str]) -> str:

@@ -10,7 +10,18 @@ from rich.console import Console
 
 from edge_agent.cli import Globals
 from edge_agent.cli.datadir import DataDir, ask_agent, data_dir_of, open_archive
-from edge_agent.cli.output import AsJson, console, emit_json, instants_as_text, local_time, size, span, table
+from edge_agent.cli.output import (
+    AsJson,
+    add_row,
+    console,
+    emit_json,
+    instants_as_text,
+    local_time,
+    say,
+    size,
+    span,
+    table,
+)
 from edge_agent.errors import ConfigError
 from edge_agent.i18n import _
 
@@ -52,24 +63,24 @@ def _settings(ctx: typer.Context) -> Any:
 def _show(out: Console, facts: dict[str, Any]) -> None:
     rows = table("", "")
     rows.show_header = False
-    rows.add_row(_("records"), f"{facts['rows']} ({facts['first_seq']} … {facts['last_seq']})")
+    add_row(rows, _("records"), f"{facts['rows']} ({facts['first_seq']} … {facts['last_seq']})")
     if facts["rows"]:
-        rows.add_row(_("from"), local_time(facts["oldest_at_ns"]))
-        rows.add_row(_("to"), local_time(facts["newest_at_ns"]))
-    rows.add_row(_("size"), _("{bytes} on disk, {used} in use").format(
+        add_row(rows, _("from"), local_time(facts["oldest_at_ns"]))
+        add_row(rows, _("to"), local_time(facts["newest_at_ns"]))
+    add_row(rows, _("size"), _("{bytes} on disk, {used} in use").format(
         bytes=size(facts["bytes"]), used=size(facts["used_bytes"])))  # fmt: skip
-    rows.add_row(_("limit"), _("{limit}, {free} free on the disk").format(
+    add_row(rows, _("limit"), _("{limit}, {free} free on the disk").format(
         limit=size(facts["limit_bytes"]), free=size(facts["free_disk_bytes"])))  # fmt: skip
     rate = facts["bytes_per_hour"]
-    rows.add_row(_("rate"), _("unknown while the agent is stopped") if rate is None else f"{size(rate)}/h")
+    add_row(rows, _("rate"), _("unknown while the agent is stopped") if rate is None else f"{size(rate)}/h")
     hours = facts["hours_left"]
-    rows.add_row(_("time left"), "–" if hours is None else f"{hours:.1f} h" if hours < 48 else span(hours * 3600))
+    add_row(rows, _("time left"), "–" if hours is None else f"{hours:.1f} h" if hours < 48 else span(hours * 3600))
     out.print(rows, "")
     routes = table(_("ROUTE"), _("PENDING"), _("DEAD LETTERS"), "")
     for name, pending in facts["pending"].items():
         detached = "" if facts["attached"].get(name, True) else _("no longer in the configuration")
-        routes.add_row(name, str(pending), str(facts["dead_letters"].get(name, 0)), detached)
+        add_row(routes, name, str(pending), str(facts["dead_letters"].get(name, 0)), detached)
     if facts["pending"]:
         out.print(routes)
     else:
-        out.print(_("no route has used this buffer yet"))
+        say(out, _("no route has used this buffer yet"))

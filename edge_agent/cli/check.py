@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from edge_agent.cli import ExitCode, Globals
-from edge_agent.cli.output import AsJson, console, emit_json, size, table
+from edge_agent.cli.output import AsJson, add_row, console, emit_json, say, size, table
 from edge_agent.errors import ConfigError, Problem
 from edge_agent.i18n import _, explain_problem, ngettext, translate
 
@@ -153,22 +154,24 @@ def _data_dir(config: Config) -> dict[str, Any]:
 
 
 def _show(out: Console, facts: dict[str, Any], warnings: tuple[Problem, ...]) -> None:
-    out.print(f"[bold]{facts['config_path']}[/]  {_('agent')} {facts['agent']}, {_('config')} {facts['config']}\n")
+    head = f"  {_('agent')} {facts['agent']}, {_('config')} {facts['config']}\n"
+    say(out, Text.assemble((facts["config_path"], "bold"), head))
     _show_devices(out, facts)
     _show_stations(out, facts)
     _show_routes(out, facts)
     volume, data_dir = facts["estimate"], facts["data_dir"]
     text = _("data    at most {day:.2f} GB/day, {year:.2f} TB/year ({rate:.0f} readings/s)")
-    out.print(text.format(day=volume["gb_per_day"], year=volume["tb_per_year"], rate=volume["readings_per_s"]))
+    say(out, text.format(day=volume["gb_per_day"], year=volume["tb_per_year"], rate=volume["readings_per_s"]))
     for assumption in volume["assumptions"]:
-        out.print(f"        · {translate(assumption)}", style="dim")
-    out.print(_("keeps   {path}, {free} free there").format(path=data_dir["path"], free=size(data_dir["free_bytes"])))
+        say(out, f"        · {translate(assumption)}", "dim")
+    say(out, _("keeps   {path}, {free} free there").format(path=data_dir["path"], free=size(data_dir["free_bytes"])))
     notes = [explain_problem(warning) for warning in warnings] + _data_dir_warnings(data_dir)
     for note in notes:
-        out.print(f"\n[yellow]{_('warning')}[/] ", end="")
-        out.print(note, markup=False)
+        say(out, f"\n{_('warning')} ", "yellow", end="")
+        say(out, note)
     text = ngettext("no mistakes, {count} warning", "no mistakes, {count} warnings", len(notes))
-    out.print(f"\n[green]{_('OK')}[/]  {text.format(count=len(notes))}")
+    say(out, f"\n{_('OK')}  ", "green", end="")
+    say(out, text.format(count=len(notes)))
 
 
 def _show_devices(out: Console, facts: dict[str, Any]) -> None:
@@ -176,7 +179,7 @@ def _show_devices(out: Console, facts: dict[str, Any]) -> None:
     for name, device in facts["devices"].items():
         groups = [f"{group} {_poll(poll_s)}" for group, poll_s in device["groups"].items()]
         what = ", ".join(groups) or (_("scans") if device["scans"] else "–")
-        rows.add_row(name, device["driver"], str(device["tags"] or "–"), what)
+        add_row(rows, name, device["driver"], str(device["tags"] or "–"), what)
     out.print(rows, "")
 
 
@@ -191,7 +194,8 @@ def _show_stations(out: Console, facts: dict[str, Any]) -> None:
         for number, position in station["positions"].items():
             end = {"handshake": _("handshake {tag}"), "edge": _("edge of {tag}")}.get(position["ends_with"])
             claims = "\n".join(f"{group}: {', '.join(tags)}" for group, tags in position["claims"].items())
-            rows.add_row(
+            add_row(
+                rows,
                 f"{name}.{number}" if several else name,
                 station["step"],
                 position["identified_by"] or "–",
@@ -202,14 +206,14 @@ def _show_stations(out: Console, facts: dict[str, Any]) -> None:
     if facts["stations"]:
         out.print(rows, "")
     if facts["unclaimed"]:
-        out.print(_("claimed by no station: {tags}").format(tags=", ".join(facts["unclaimed"])) + "\n")
+        say(out, _("claimed by no station: {tags}").format(tags=", ".join(facts["unclaimed"])) + "\n")
 
 
 def _show_routes(out: Console, facts: dict[str, Any]) -> None:
     rows = table(_("ROUTE"), _("TO"), _("DELIVERED WHEN"), _("SENDS"))
     words = {"receiver": _("the receiver confirms"), "broker": _("never known: handed over to the broker")}
     for name, route in facts["routes"].items():
-        rows.add_row(name, route["url"], words[route["confirm"]], ", ".join(route["send"]))
+        add_row(rows, name, route["url"], words[route["confirm"]], ", ".join(route["send"]))
     if facts["routes"]:
         out.print(rows, "")
 

@@ -13,6 +13,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edge_agent.i18n import _
 
@@ -47,6 +48,21 @@ def table(*headings: str) -> Table:
     for heading in headings:
         rows.add_column(heading, overflow="fold")
     return rows
+
+
+def plain(text: str) -> str:
+    """``text`` with what is not printable spelled out: a label may hold anything, also codes for the terminal."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+
+
+def say(out: Console, text: str | Text = "", style: str = "", *, end: str = "\n") -> None:
+    """Print a line as it is (no markup), wrapped by the terminal only."""
+    out.print(text if isinstance(text, Text) else Text(plain(text), style), soft_wrap=True, end=end)
+
+
+def add_row(rows: Table, *cells: str | Text) -> None:
+    """Add a row whose texts are shown as they are: a serial may hold [brackets], which rich would take for markup."""
+    rows.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in cells))
 
 
 def local_time(at_ns: int | str | None, *, date: bool = True) -> str:

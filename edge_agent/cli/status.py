@@ -16,14 +16,26 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from edge_agent.cli import ExitCode, Unavailable
 from edge_agent.cli.datadir import DataDir, ask_agent, data_dir_of, open_archive
-from edge_agent.cli.output import AsJson, console, emit_json, instants_as_text, local_time, size, span, table
+from edge_agent.cli.output import (
+    AsJson,
+    add_row,
+    console,
+    emit_json,
+    instants_as_text,
+    local_time,
+    say,
+    size,
+    span,
+    table,
+)
 from edge_agent.errors import EdgeAgentError
 from edge_agent.i18n import _, ngettext, translate
 
-HOURS_LEFT_LOW = 24.0
+HOURS_LEFT_LOW = 4.0  # less than half a shift
 _WORD_STYLE = {"OK": "bold green", "DEGRADED": "bold yellow", "DOWN": "bold red"}
 _GOOD_STATES = ("connected", "stopped")
 
@@ -111,21 +123,21 @@ def _show_running(out: Console, facts: dict[str, Any]) -> None:
     _show_routes(out, facts["routes"])
     _show_buffer(out, facts["buffer"])
     if not facts.get("clock", {}).get("synced", True):
-        out.print(_("clock    not synchronised; records say so"), style="yellow")
+        say(out, _("clock    not synchronised; records say so"), "yellow")
     if facts.get("findings"):
         counted = ", ".join(f"{code} {count}" for code, count in sorted(facts["findings"].items()))
-        out.print(_("findings since the start: {list}").format(list=counted), markup=False)
+        say(out, _("findings since the start: {list}").format(list=counted))
     for trouble in facts["troubles"]:
-        out.print(f"\n[yellow]{_word_for(trouble['about'])}[/] ", end="")
-        out.print(translate(trouble["what"]), markup=False)
+        say(out, f"\n{_word_for(trouble['about'])} ", "yellow", end="")
+        say(out, translate(trouble["what"]))
         if trouble["hint"]:
-            out.print(f"  → {translate(trouble['hint'])}", markup=False)
+            say(out, f"  → {translate(trouble['hint'])}")
 
 
 def _headline(out: Console, facts: dict[str, Any], text: str) -> None:
     word = facts["overall"]
-    out.print(f"[{_WORD_STYLE[word]}]{_(word)}[/]  ", end="")
-    out.print(text, "", sep="\n", markup=False)
+    say(out, f"{_(word)}  ", _WORD_STYLE[word], end="")
+    say(out, text + "\n")
 
 
 def _word_for(about: str) -> str:
@@ -139,7 +151,7 @@ def _show_devices(out: Console, devices: dict[str, Any]) -> None:
     )
     for name, device in devices.items():
         numbers = [str(device.get(key, 0)) for key in ("samples", "scans", "rejected", "reconnects")]
-        rows.add_row(name, device["driver"], _state(device["state"]), _ago(device["since_ns"]), *numbers)
+        add_row(rows, name, device["driver"], _state(device["state"]), _ago(device["since_ns"]), *numbers)
     out.print(rows, "")
 
 
@@ -149,14 +161,11 @@ def _show_stations(out: Console, stations: dict[str, Any]) -> None:
         positions = station["positions"]
         for number, position in positions.items():
             unit = position.get("serial") or (_("unknown unit") if position.get("cycle") else _("empty"))
-            binding = _(position["binding_state"]) if position.get("binding_state") else "–"
-            if position.get("interrupted"):
-                binding = f"[yellow]{_('interrupted')}[/]"
+            state = _(position["binding_state"]) if position.get("binding_state") else "–"
+            binding = Text(_("interrupted"), "yellow") if position.get("interrupted") else Text(state)
+            handshake = _(position["handshake"]) if position.get("handshake") else "–"
             counts = ", ".join(f"{_(key)} {value}" for key, value in (position.get("counts") or {}).items() if value)
-            name = f"{station}.{number}" if len(positions) > 1 else station
-            rows.add_row(
-                name, unit, binding, _(position["handshake"]) if position.get("handshake") else "–", counts or "–"
-            )
+            add_row(rows, f"{name}.{number}" if len(positions) > 1 else name, unit, binding, handshake, counts or "–")
     if stations:
         out.print(rows, "")
 
@@ -166,14 +175,14 @@ def _show_routes(out: Console, routes: dict[str, Any]) -> None:
     for name, route in routes.items():
         done = f"{_(route.get('confirm', 'delivered'))} {route.get('confirmed_n', 0)}"
         numbers = [str(route.get("pending", 0)), str(route.get("in_flight", 0)), done, str(route.get("dead", 0))]
-        rows.add_row(name, _state(str(route["state"])), *numbers)
+        add_row(rows, name, _state(str(route["state"])), *numbers)
     if routes:
         out.print(rows, "")
 
 
-def _state(state: str) -> str:
+def _state(state: str) -> Text:
     style = "green" if state in _GOOD_STATES else "yellow" if state == "connecting" else "red"
-    return f"[{style}]{_(state)}[/]"
+    return Text(_(state), style)
 
 
 def _ago(at_ns: int | str) -> str:
@@ -185,7 +194,7 @@ def _show_buffer(out: Console, buffer: dict[str, Any]) -> None:
     line = text.format(rows=buffer["rows"], size=size(buffer["bytes"]))
     if buffer.get("hours_left") is not None:
         line += ", " + _("{time} left at the present rate").format(time=span(buffer["hours_left"] * 3600))
-    out.print(line, markup=False)
+    say(out, line)
 
 
 def _show_stopped(out: Console, facts: dict[str, Any]) -> None:
@@ -200,7 +209,7 @@ def _show_stopped(out: Console, facts: dict[str, Any]) -> None:
     _headline(out, facts, text.format(agent=run["agent"], when=when, ago=ago))
     rows = table(_("ROUTE"), _("BACKLOG"), _("DEAD LETTERS"))
     for name, pending in facts["buffer"]["pending"].items():
-        rows.add_row(name, str(pending), str(facts["buffer"]["dead_letters"].get(name, 0)))
+        add_row(rows, name, str(pending), str(facts["buffer"]["dead_letters"].get(name, 0)))
     if facts["buffer"]["pending"]:
         out.print(rows, "")
     if run["open_cycles"]:
@@ -209,6 +218,6 @@ def _show_stopped(out: Console, facts: dict[str, Any]) -> None:
             "{count} cycles were open; they are interrupted at the next start",
             run["open_cycles"],
         )
-        out.print(text.format(count=run["open_cycles"]))
+        say(out, text.format(count=run["open_cycles"]))
     _show_buffer(out, facts["buffer"])
-    out.print("\n  → " + _("start it: systemctl start edge-agent"), markup=False)
+    say(out, "\n  → " + _("start it: systemctl start edge-agent"))

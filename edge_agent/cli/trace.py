@@ -18,7 +18,18 @@ from rich.text import Text
 
 from edge_agent.cli import ExitCode
 from edge_agent.cli.datadir import DataDir, data_dir_of, open_archive
-from edge_agent.cli.output import AsJson, console, emit_json, instants_as_text, local_time, span, table
+from edge_agent.cli.output import (
+    AsJson,
+    add_row,
+    console,
+    emit_json,
+    instants_as_text,
+    local_time,
+    plain,
+    say,
+    span,
+    table,
+)
 from edge_agent.i18n import _, ngettext, translate
 
 if TYPE_CHECKING:
@@ -85,27 +96,24 @@ def _unknown(serial: str, near: list[str]) -> None:
 def _show(out: Console, archive: Archive, unit: Unit) -> None:
     from edge_agent.buffer.evidence import undecided_cycles
 
-    out.print(Text.assemble((unit.serial or "?", "bold"), f"  {_('unit')} {unit.unit}"))
-    out.print(_("first seen {when}").format(when=local_time(unit.seen_at_ns)), markup=False)
+    say(out, Text.assemble((plain(unit.serial or "?"), "bold"), f"  {_('unit')} {unit.unit}"))
+    say(out, _("first seen {when}").format(when=local_time(unit.seen_at_ns)))
     others = [one for one in unit.identifiers if one.value != unit.serial]
     for identifier in others:
         gone = f" ({_('until replaced')})" if identifier.removed else ""
-        out.print(f"{identifier.kind}: {identifier.value}{gone}", markup=False)
+        say(out, f"{identifier.kind}: {identifier.value}{gone}")
     for cycle in unit.cycles:
-        out.print()
+        say(out)
         _show_cycle(out, archive, cycle)
     if unit.findings:
-        out.print("\n" + _("findings that name it, of no cycle of it:"))
+        say(out, "\n" + _("findings that name it, of no cycle of it:"))
         _show_findings(out, unit.findings)
     for cycle_id, station, position, opened_at_ns, state, reason in undecided_cycles(archive, unit.unit):
         text = _("perhaps also: {place} at {when}, {state}: {reason} (cycle {cycle})")
         place, when = f"{station}.{position}", local_time(opened_at_ns)
-        out.print()
-        out.print(
-            text.format(place=place, when=when, state=_(state), reason=reason or "–", cycle=cycle_id),
-            style="yellow", markup=False,
-        )  # fmt: skip
-    out.print()
+        told = text.format(place=place, when=when, state=_(state), reason=translate(reason) or "–", cycle=cycle_id)
+        say(out, f"\n{told}", "yellow")
+    say(out)
 
 
 def _show_cycle(out: Console, archive: Archive, cycle: Cycle) -> None:
@@ -118,12 +126,12 @@ def _show_cycle(out: Console, archive: Archive, cycle: Cycle) -> None:
         head.append("  ").append(_("incomplete"), "red")
     if not cycle.current:
         head.append("  ").append(_("no longer this unit's"), "yellow")
-    out.print(head)
+    say(out, head)
     _line(out, _("time"), Text(_times(cycle)))
     for binding in cycle.bindings:
         _line(out, _("binding"), _binding(archive, binding))
     if cycle.context:
-        _line(out, _("context"), Text(", ".join(_context(cycle.context))))
+        _line(out, _("context"), Text(plain(", ".join(_context(cycle.context)))))
     if cycle.missing:
         _line(out, _("missing"), Text(", ".join(str(name) for name in cycle.missing), "red"))
     _show_collected(out, cycle)
@@ -141,7 +149,7 @@ def _line(out: Console, label: str, text: Text) -> None:
     rows.columns[0].min_width = 10
     rows.columns[0].no_wrap = True
     rows.columns[0].style = "dim"
-    rows.add_row(label, text)
+    add_row(rows, label, text)
     out.print(Padding(rows, (0, 0, 0, 2), expand=False))
 
 
@@ -160,11 +168,11 @@ def _binding(archive: Archive, binding: Binding) -> Text:
 
     text = Text.assemble((_(binding.state), _STATE_STYLE.get(binding.state, "dim")))
     if binding.serial and binding.state in ("bound", "superseded"):
-        text.append(f" → {binding.serial}")
+        text.append(plain(f" → {binding.serial}"))
     if binding.rule:
         text.append("  " + _("rule {rule}").format(rule=binding.rule))
     if binding.reason:
-        text.append(f"  ({translate(binding.reason)})")
+        text.append(plain(f"  ({translate(binding.reason)})"))
     if binding.by:
         text.append("  " + _("by {who}").format(who=binding.by))
     shown = [_evidence(one) for one in records(archive, (seq for seq in binding.evidence if isinstance(seq, int)))]
@@ -175,7 +183,7 @@ def _binding(archive: Archive, binding: Binding) -> Text:
         for one in binding.candidates
     ]
     if candidates:
-        text.append("\n" + _("candidates: {list}").format(list=", ".join(candidates)), "dim")
+        text.append("\n" + _("candidates: {list}").format(list=plain(", ".join(candidates))), "dim")
     return text
 
 
@@ -200,10 +208,14 @@ def _show_collected(out: Console, cycle: Cycle) -> None:
     for item in cycle.collected:
         judgement = str(item.get("judgement", ""))
         value = item.get("value")
-        rows.add_row(
-            str(item.get("name")), "–" if value is None else _number(value), str(item.get("unit") or ""),
-            _limits(item.get("low"), item.get("high")), Text(_(judgement), _JUDGEMENT_STYLE.get(judgement, "dim")),
-        )  # fmt: skip
+        add_row(
+            rows,
+            str(item.get("name")),
+            "–" if value is None else _number(value),
+            str(item.get("unit") or ""),
+            _limits(item.get("low"), item.get("high")),
+            Text(_(judgement), _JUDGEMENT_STYLE.get(judgement, "dim")),
+        )
     out.print(Padding(rows, (0, 0, 0, 4), expand=False))
 
 
@@ -220,7 +232,7 @@ def _number(value: Any) -> str:
 def _show_findings(out: Console, findings: Iterable[Finding]) -> None:
     for finding in findings:
         text = Text.assemble((finding.code, "red" if finding.severity == "error" else "yellow"))
-        text.append(f"  {translate(finding.text)}  {local_time(finding.at_ns, date=False)}")
+        text.append(plain(f"  {translate(finding.text)}  {local_time(finding.at_ns, date=False)}"))
         _line(out, _("finding"), text)
 
 
@@ -231,5 +243,5 @@ def _show_readings(out: Console, cycle: Cycle) -> None:
     for reading in cycle.readings:
         value = "–" if reading.value is None else _number(reading.value)
         when = local_time(reading.at_ns, date=False)
-        rows.add_row(when, reading.tag, value, reading.unit, reading.status or "", str(reading.seq))
+        add_row(rows, when, reading.tag, value, reading.unit, reading.status or "", str(reading.seq))
     out.print(Padding(rows, (0, 0, 0, 4), expand=False))

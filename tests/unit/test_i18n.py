@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,16 @@ WORDY = (
     "edge_agent/routes/settings.py",
     "edge_agent/buffer/settings.py",
     "edge_agent/driver.py",
+    "drivers",
 )
 # Modules of which errors, hints, reasons and findings are.
-ERRORS = ("edge_agent", "drivers")
+ERRORS = ("edge_agent",)
 NOT_FOR_PEOPLE = re.compile(
     r"^(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|PRAGMA|BEGIN|WITH) |^https?://|\n"
     # what ruamel says, to be recognised:
     r"|^(unknown escape|found unexpected end of stream|mapping values are not allowed|expected ',' or|end of stream"
     r"|did not find expected|expected <block end>|could not find expected|cannot start any token|quoted scalar"
-    r"|expected the node content)"
+    r"|expected the node content|NO READ|No response)"
 )
 _ERROR = re.compile(
     r"(Error|Problem|Missing|Rejected|Refused|Lost|Unavailable|Corrupt|Busy|Full|Isolated|NotRunning|UnknownDriver)$"
@@ -50,7 +52,8 @@ _TEXT_CALLS = {"add", "_report", "_stop", "refuse", "_error", "report", "note"}
 STATES = (
     "running", "stopping", "stopped", "connected", "connecting", "faulted", "isolated",  # agent, devices
     "open", "interrupted", "closed",  # cycles
-    "delivered", "handed over",  # routes
+    "starting", "waiting", "refused", "delivered", "handed over",  # routes
+    "cycles", "scans", "rescans", "bounces", "no_read", "garbage", "unmatched", "doubles", "resumed", "empty",  # counts
     "unknown", "idle", "reading", "committing", "acknowledged",  # handshake
     "handshake", "edge", "next_scan", "timeout", "interrupted",  # what closed a cycle
     "ok", "low", "high", "missing", "bad", "unjudged",  # judgements
@@ -101,6 +104,13 @@ def wrapped(path: Path) -> Iterator[str]:
             yield "\0".join(text for argument in node.args[:2] for text in _texts(argument))
 
 
+def described(path: Path) -> Iterator[str]:
+    """What `--help` says of a verb: the docstring of its command."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "command":
+            yield ast.get_docstring(node) or ""
+
+
 def raised(path: Path) -> Iterator[str]:
     """The texts of errors, hints, reasons and findings that a module makes."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -136,9 +146,11 @@ def sentences(text: str) -> Iterator[str]:
             yield part
 
 
+@cache
 def wanted() -> set[str]:
     """Every message that the catalogue must have; plural forms joined by NUL."""
     found = {text for path in _modules("edge_agent/cli", "edge_agent/demo") for text in wrapped(path)}
+    found |= {help_ for path in _modules("edge_agent/cli") for help_ in described(path)}
     found |= {part for path in _modules(*WORDY) for text in spelled(path) for part in sentences(text)}
     found |= {part for path in _modules(*ERRORS) for text in raised(path) for part in sentences(text)}
     found |= {*STATES, *(result.value for result in Result), *(state.value for state in BindingState)}
@@ -177,6 +189,7 @@ def test_a_translation_has_the_holes_of_its_message() -> None:
             assert set(named.findall(message)) == set(named.findall(translation)), message
 
 
+@cache
 def _formatted() -> set[str]:
     """Messages that go through str.format, where a misspelled name would raise."""
     return {text for path in _modules("edge_agent/cli", "edge_agent/demo") for text in wrapped(path)}
