@@ -1,0 +1,261 @@
+"""The collector with a real log and binder; its driver is scripted, since its subject is what drivers may do to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent import clock, collector
+from edge_agent.binding import Binder, ReadGroup
+from edge_agent.binding.plan import Plan, StorePolicy
+from edge_agent.buffer import Buffer, BufferSettings, open_buffer
+from edge_agent.collector import Collector
+from edge_agent.driver import Cadence, DriverSpec, Group, Settings, Shape, TagSettings
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected
+from edge_agent.line import Line, WriteTag
+from edge_agent.model import Instant, Sample, Scan, Tag, TagSet, Value
+
+FAST, SLOW = (TagSet("plc", group, (Tag("x", "int64"),)) for group in ("fast", "slow"))
+Say = Callable[["Scripted", str | None], Coroutine[Any, Any, Sequence[Sample | Scan]]]
+
+
+def sample(tagset: TagSet, value: Value) -> Sample:
+    now = clock.now()
+    return Sample(tagset, now, now.mono_ns, (value,))
+
+
+class Scripted:
+    """A driver whose read is a function; notes every call."""
+
+    def __init__(self, say: Say, opens: Iterator[Exception | None]) -> None:
+        self.calls: list[str] = []
+        self.written: list[tuple[str, Value, int]] = []
+        self.buffer: Buffer | None = None
+        self._say = say
+        self._opens = opens
+
+    async def open(self) -> None:
+        self.calls.append("open")
+        if (error := next(self._opens, None)) is not None:
+            raise error
+
+    async def read(self, group: str | None = None) -> Sequence[Sample | Scan]:
+        self.calls.append(f"read {group}")
+        return await self._say(self, group)
+
+    async def write(self, tag: str, value: Value) -> None:
+        assert self.buffer is not None
+        self.written.append((tag, value, self.buffer.durable_seq))
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+
+async def count_up(driver: Scripted, group: str | None) -> Sequence[Sample]:
+    await asyncio.sleep(0.001)
+    return [sample(FAST if group == "fast" else SLOW, len(driver.calls))]
+
+
+@asynccontextmanager
+async def running(
+    folder: Path,
+    say: Say = count_up,
+    opens: Sequence[Exception | None] = (),
+    polls: dict[str, float | None] | None = None,
+    cadence: Cadence = Cadence.POLL,
+) -> AsyncIterator[tuple[Collector, Scripted, Line]]:
+    """A collector at work on a scripted device."""
+    buffer = open_buffer(folder, "test", BufferSettings.model_validate({"min_free": "1MiB", "ballast": "1MiB"}))
+    stores = {tagset.source: StorePolicy(tagset, True, False, (0,), (), None) for tagset in (FAST, SLOW)}
+    binder = Binder(Plan((), stores, {}), buffer.log, "0" * 12, buffer.lookup, buffer.restored())
+    line = Line(binder, buffer)
+    line.start(clock.now())
+    driver = Scripted(say, iter(opens))
+    driver.buffer = buffer
+    intervals = {"fast": 0.01, "slow": None} if polls is None else polls
+    groups = {t.group: Group(t, intervals.get(t.group), {"x": TagSettings()}) for t in (FAST, SLOW)}
+    spec = DriverSpec("scripted", cadence, lambda: Settings, lambda *_: Shape(groups), lambda *_: driver)
+    item = Collector("plc", spec, None, Shape(groups), line)
+    task = asyncio.create_task(item.run())
+    try:
+        yield item, driver, line
+    finally:
+        item.stop()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await buffer.close()
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@contextmanager
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Back-offs of some milliseconds: their bounds are the subject, not their length."""
+    for name in ("RETRY_S", "REFUSED_RETRY_S", "ISOLATED_RETRY_S"):
+        monkeypatch.setattr(collector, name, (0.01, 0.02))
+    yield
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with quick(monkeypatch):
+        yield
+
+
+def test_a_group_on_trigger_is_read_only_when_asked(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as (item, driver, _line):
+            await until(lambda: item.status()["samples"] > 5)
+            assert "read slow" not in driver.calls
+            item._request(ReadGroup("plc.slow"))
+            await until(lambda: "read slow" in driver.calls)
+
+    asyncio.run(main())
+
+
+def test_a_write_waits_for_the_commit_of_what_caused_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as (item, driver, line):
+            await until(lambda: item.status()["samples"] > 2)
+            ahead = line.buffer.next_seq + 3  # not appended yet, let alone durable
+            item._request(WriteTag("ack", True, after_seq=ahead))
+            for _ in range(4):
+                line.sample(sample(SLOW, 1))
+            await until(lambda: bool(driver.written))
+            assert driver.written[0][:2] == ("ack", True)
+            assert driver.written[0][2] >= ahead
+
+    asyncio.run(main())
+
+
+def test_a_lost_device_is_closed_reopened_and_reported_as_a_gap(tmp_path: Path) -> None:
+    gaps: list[tuple[str, str]] = []
+
+    async def lose_once(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        if len(driver.calls) == 6:
+            raise DeviceLost("plc", "cable pulled")
+        return await count_up(driver, group)
+
+    async def main() -> None:
+        async with running(tmp_path, lose_once) as (item, driver, line):
+            report = line.gap
+
+            def heard(device: str, since: Instant, now: Instant, cause: str) -> int:
+                gaps.append((device, cause))
+                return report(device, since, now, cause)
+
+            line.gap = heard  # type: ignore[method-assign]
+            await until(lambda: item.status()["reconnects"] == 1 and item.status()["state"] == "connected")
+            assert driver.calls.index("close") < len(driver.calls) - driver.calls[::-1].index("open")
+
+    asyncio.run(main())
+    assert gaps == [("plc", "lost")]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (DeviceUnavailable("plc", "no route", hint="ping it"), "connecting"),
+        (DeviceRefused("plc", "wrong unit id", hint="try 255"), "faulted"),
+        (KeyError("a bug"), "isolated"),
+    ],
+)
+def test_each_error_at_open_has_its_state_and_the_device_comes_back(
+    tmp_path: Path, error: Exception, state: str
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        async with running(tmp_path, opens=[error]) as (item, _driver, _line):
+            set_state = item._state
+
+            def note(*arguments: Any) -> None:
+                set_state(*arguments)
+                seen.append(item.status())
+
+            item._state = note  # type: ignore[method-assign]
+            await until(lambda: item.status()["state"] == "connected")
+
+    asyncio.run(main())
+    assert seen[0]["state"] == state
+    assert seen[0]["error"] and seen[0]["hint"]
+
+
+def test_one_unusable_answer_is_counted_and_ten_in_a_row_are_a_loss(tmp_path: Path) -> None:
+    async def nonsense(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        if driver.calls.count("open") < 2 and len(driver.calls) > 4:
+            raise ReadingRejected("plc", "half a reply")
+        return await count_up(driver, group)
+
+    async def main() -> None:
+        async with running(tmp_path, nonsense) as (item, _driver, _line):
+            await until(lambda: item.status()["reconnects"] == 1)
+            assert item.status()["rejected"] == collector.REJECTED_IN_A_ROW
+
+    asyncio.run(main())
+
+
+def test_a_fault_in_a_driver_while_reading_isolates_that_driver(tmp_path: Path) -> None:
+    async def faulty(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        if driver.calls.count("open") < 2:
+            raise ZeroDivisionError
+        return await count_up(driver, group)
+
+    async def main() -> None:
+        async with running(tmp_path, faulty) as (item, driver, _line):
+            await until(lambda: item.status()["state"] == "connected" and item.status()["samples"] > 1)
+            assert driver.calls.count("open") == 2
+
+    asyncio.run(main())
+
+
+def test_reading_ahead_of_the_disk_is_bounded(tmp_path: Path) -> None:
+    async def flood(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        return [sample(FAST, 1)]
+
+    async def main() -> None:
+        async with running(tmp_path, flood, polls={"fast": 0.0}) as (item, _driver, line):
+            most = 0
+            for _ in range(200):
+                await asyncio.sleep(0)
+                most = max(most, line.buffer.next_seq - 1 - line.buffer.durable_seq)
+            await until(lambda: item.status()["samples"] > 500)
+            assert most <= collector.READ_AHEAD + 1
+
+    asyncio.run(main())
+
+
+def test_cancelling_ends_a_collector_inside_a_read(tmp_path: Path) -> None:
+    async def hang(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        await asyncio.Event().wait()
+        return []
+
+    async def main() -> None:
+        async with running(tmp_path, hang) as (_item, driver, _line):
+            await until(lambda: "read fast" in driver.calls)
+        assert driver.calls[-1] == "close"
+
+    asyncio.run(main())
+
+
+def test_an_event_device_is_stopped_while_its_read_waits(tmp_path: Path) -> None:
+    async def silent(driver: Scripted, group: str | None) -> Sequence[Scan]:
+        await asyncio.Event().wait()
+        return []
+
+    async def main() -> None:
+        async with running(tmp_path, silent, cadence=Cadence.EVENT) as (item, driver, _line):
+            await until(lambda: "read None" in driver.calls)
+            item.stop()
+            await until(lambda: item.status()["state"] == "stopped")
+
+    asyncio.run(main())
