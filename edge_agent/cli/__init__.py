@@ -103,7 +103,9 @@ def load(verb: str) -> Any:
         app = typer.Typer(add_completion=False)
         app.command(verb, help=_(inspect.getdoc(command) or ""))(command)
         command = app
-    return typer.main.get_command(command)
+    found = typer.main.get_command(command)
+    found.name = verb
+    return found
 
 
 def root() -> Any:

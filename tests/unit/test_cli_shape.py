@@ -67,6 +67,13 @@ def test_the_exit_codes_are_documented() -> None:
     assert codes == {int(code) for code in ExitCode}
 
 
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert _main("--help") == ExitCode.OK
+    listed = {line.strip("│ ").partition(" ")[0] for line in capsys.readouterr().out.splitlines()}
+    assert set(cli.VERBS) <= listed
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_and_option_says_what_it_is(verb: str) -> None:
     for name, command in _commands(verb):
