@@ -342,11 +342,17 @@ def test_a_write_that_the_device_does_not_keep_or_take_is_refused(plc: ModbusPlc
     over(plc, test)
 
 
-def test_losing_the_line_in_a_write_is_a_loss(plc: ModbusPlc) -> None:
+@pytest.mark.parametrize("mode", ["cut", "short", "garbage"])
+@pytest.mark.parametrize(("name", "value"), [("coil", True), ("word", 1.0), ("text", "SN1")])
+def test_a_bad_line_in_a_write_is_a_loss_and_logs_nothing(
+    plc: ModbusPlc, mode: str, name: str, value: bool | float | str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def test(line: Line) -> None:
-        async with opened(line, tags={"coil": {**WRITABLE["coil"], "write": True}}) as driver:
-            line.mode = "cut"
+        async with opened(line, tags={name: {**WRITABLE[name], "write": True}}) as driver:
+            line.mode = mode
             with pytest.raises(DeviceLost):
-                await driver.write("coil", value=True)
+                await driver.write(name, value)
 
-    over(plc, test)
+    with caplog.at_level(logging.WARNING):
+        over(plc, test)
+    assert not caplog.records

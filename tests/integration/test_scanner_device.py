@@ -182,6 +182,7 @@ def test_the_tail_of_a_code_under_way_at_opening_is_no_code(tmp_path: Path) -> N
         ):  # at 1200 baud 20 characters take 167 ms
             await driver.close()
             opening = asyncio.ensure_future(driver.open())  # waits for 20 characters of quiet: 167 ms
+            await asyncio.sleep(0.03)  # the port is open by now
             for piece in (b"0001\r\nSN00", b"00", b"02\r\n"):
                 reader.send(piece)
                 await asyncio.sleep(0.02)

@@ -68,7 +68,7 @@ class ModbusPlc:
 def shortened(reply: bytes) -> bytes:
     """A well-formed reply to a shorter request: one byte less than was asked for."""
     length = int.from_bytes(reply[4:6], "big") - 1
-    return reply[:4] + length.to_bytes(2, "big") + reply[6:8] + bytes([reply[8] - 1]) + reply[9:-1]
+    return reply[:4] + length.to_bytes(2, "big") + reply[6:8] + bytes([reply[8] - 1 & 0xFF]) + reply[9:-1]
 
 
 def undecodable(reply: bytes) -> bytes:

@@ -237,26 +237,25 @@ def _bad(index: int, reason: str, status: Status) -> Value:
     return None
 
 
-def shortest(values: Sequence[float]) -> Sequence[float]:
-    """For finite float32 values: the doubles with the fewest of 7, 8 or 9 digits that give the same float32."""
-    short = _rounded(values, 7)
-    wrong = list(map(ne, struct.unpack(f"{len(short)}f", struct.pack(f"{len(short)}f", *short)), values))
-    if not any(wrong):
+def shortest(values: Sequence[float], digits: int = 7) -> Sequence[float]:
+    """For finite float32 values: the doubles with the fewest of ``digits`` to 9 digits that give the same float32."""
+    short = _rounded(values, digits)
+    if digits == 9:  # nine always suffice
         return short
-    longer = iter(_longer(list(compress(values, wrong))))
+    code = f"{len(values)}f"
+    packed = struct.pack(code, *short)
+    if packed == struct.pack(code, *values):
+        return short
+    wrong = list(map(ne, struct.unpack(code, packed), values))
+    longer = iter(shortest(list(compress(values, wrong)), digits + 1))
     return [next(longer) if bad else value for bad, value in zip(wrong, short, strict=True)]
 
 
-def _longer(values: Sequence[float]) -> Sequence[float]:
-    eight, nine = _rounded(values, 8), _rounded(values, 9)  # nine digits always suffice
-    backs = struct.unpack(f"{len(eight)}f", struct.pack(f"{len(eight)}f", *eight))
-    return [a if back == value else b for a, b, back, value in zip(eight, nine, backs, values, strict=True)]
-
-
-def _rounded(values: Sequence[float], digits: int) -> tuple[float, ...]:
+def _rounded(values: Sequence[float], digits: int) -> Sequence[float]:
     """All values to so many significant digits: one format and one parse for all, three times as fast as one by one."""
-    text = ",".join([f"%.{digits}g"] * len(values)) % tuple(values)
-    return tuple(map(float, orjson.loads(f"[{text}]")))
+    text = ",".join([f"%.{digits - 1}e"] * len(values)) % tuple(values)  # e: an integer would not come back as a float
+    rounded: list[float] = orjson.loads(f"[{text}]")
+    return rounded
 
 
 def _strings(lengths: Sequence[int]) -> Finish:

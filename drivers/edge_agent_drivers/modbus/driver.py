@@ -87,7 +87,10 @@ class ModbusDriver:
         count = len(registers)
         wanted = bytes(registers) if field.is_bit else b"".join(word.to_bytes(2, "big") for word in registers)
         request = read_request(field.table, field.start, count, self._settings.unit_id)
-        answer = await self._link.fetch(request, len(wanted))
+        try:
+            answer = await self._link.fetch(request, len(wanted))
+        except ReadingRejected as error:
+            raise DeviceRefused(self._device, f"{tag}: reading it back gave too little", hint=error.hint) from error
         if isinstance(answer, int):
             what = f"{tag}: reading it back answered with {exception_text(answer)}"
             raise DeviceRefused(self._device, what, hint="the tag must be readable where it is written")

@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from pymodbus.pdu import ModbusPDU
-
 from edge_agent import clock
 from edge_agent.driver import Group
 from edge_agent.model import Sample, Value
 from edge_agent_drivers.modbus.codec import Field, Status, picker
 from edge_agent_drivers.modbus.config import ModbusSettings
-from edge_agent_drivers.modbus.link import BUSY, GATEWAY, Link, read_request
+from edge_agent_drivers.modbus.link import BUSY, GATEWAY, Link, Request, read_request
 from edge_agent_drivers.modbus.plan import Block, plan, split
 
 RETRY_FIRST_S = 1.0
@@ -37,7 +35,7 @@ class _Node:
     """A block, and what came of it."""
 
     block: Block
-    request: ModbusPDU
+    request: Request
     because: int = 0  # the exception that its parent was split for
     code: int = 0  # the exception it was last answered with; 0: good, or not tried
     tried: bool = False

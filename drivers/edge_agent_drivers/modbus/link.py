@@ -44,9 +44,12 @@ EXCEPTIONS = {
     10: "gateway path unavailable",
     11: "gateway target device failed to respond",
 }
+Request = ModbusPDU
 BUSY = frozenset({5, 6})
 GATEWAY = frozenset({10, 11})
 _MBAP = 8  # bytes of the header and the function code
+_WRITES = (5, 6, 16)
+_WRITE_LENGTH = 6  # what follows the length in the reply to a write
 _FRAME_LENGTHS = range(3, 255)  # unit id, function code and at least one byte more
 
 
@@ -91,7 +94,7 @@ class _ReadRequest(ModbusPDU):
 _READ = {"coil": _RawCoils, "discrete": _RawDiscretes, "holding": _RawHoldings, "input": _RawInputs}
 
 
-def read_request(table: Table, start: int, count: int, unit_id: int) -> ModbusPDU:
+def read_request(table: Table, start: int, count: int, unit_id: int) -> Request:
     """A read request; it can be sent again and again."""
     request = _ReadRequest(dev_id=unit_id, address=start, count=count)
     request.function_code = _READ[table].function_code
@@ -104,8 +107,11 @@ def is_framed(stream: bytes, function: int, transaction: int) -> bool:
         length = int.from_bytes(stream[4:6], "big")
         if stream[2:4] != b"\0\0" or length not in _FRAME_LENGTHS:
             return False
-        if int.from_bytes(stream[:2], "big") in (transaction, 0) and stream[7] & 0x7F != function:
-            return False
+        if int.from_bytes(stream[:2], "big") in (transaction, 0):
+            if stream[7] & 0x7F != function:
+                return False
+            if stream[7] in _WRITES and length != _WRITE_LENGTH:
+                return False
         stream = stream[6 + length :]
     return True
 
@@ -180,7 +186,7 @@ class Link:
         if client is not None:
             client.close()
 
-    async def fetch(self, request: ModbusPDU, size: int) -> bytes | int:
+    async def fetch(self, request: Request, size: int) -> bytes | int:
         """The payload (exactly ``size`` bytes) that answers a read request, or the Modbus exception code.
 
         Raises DeviceLost, and ReadingRejected for a reply of the wrong length.
