@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -116,18 +116,22 @@ class Retention:
                 return
 
     def _delete_old(self, db: sqlite3.Connection, cutoff_ns: int) -> bool:
-        """Delete one slice of delivered records older than the cutoff. False when there is none left."""
+        """Delete what is older than the cutoff in one slice of delivered records. False when none is.
+
+        Younger ones in between (a clock that was set) stay behind until the next sweep.
+        """
         found = self._slice(db, self._next, floor(db, attached_only=False))
         if found is None:
             return False
         first, last = found
-        sql = "SELECT min(seq) FROM record WHERE seq BETWEEN ? AND ? AND at_ns >= ?"
-        (young,) = db.execute(sql, (first, last, cutoff_ns)).fetchone()
-        if young is not None:
-            last = young - 1
+        sql = "SELECT seq FROM record WHERE seq BETWEEN ? AND ? AND at_ns >= ? ORDER BY seq"
+        young = [seq for (seq,) in db.execute(sql, (first, last, cutoff_ns))]
+        if young and young[-1] == last and len(young) == last - young[0] + 1:  # from here on all are
+            last = young[0] - 1
+            young = []
         if first <= last:
-            self._delete(db, first, last)
-        return young is None
+            self._delete(db, first, last, [(seq, seq) for seq in young])
+        return first <= last
 
     # --- by size ---------------------------------------------------------------------------------------------
 
@@ -227,15 +231,15 @@ class Retention:
         first, last = db.execute(sql, (start, limit, self._rows)).fetchone()
         return None if first is None else (first, last)
 
-    def _spared(self, db: sqlite3.Connection, first: int, last: int) -> list[Range]:
+    def _spared(self, db: sqlite3.Connection, first: int, last: int, young: Sequence[Range] = ()) -> list[Range]:
         """What of a slice may go; the sweep moves on behind it."""
         self._next = last + 1
-        return without((first, last), protected(db, first, last))
+        return without((first, last), sorted([*protected(db, first, last), *young]))
 
-    def _delete(self, db: sqlite3.Connection, first: int, last: int) -> None:
+    def _delete(self, db: sqlite3.Connection, first: int, last: int, young: Sequence[Range] = ()) -> None:
         started_s = time.perf_counter()
         step("retention_before_delete")
-        for run in self._spared(db, first, last):
+        for run in self._spared(db, first, last, young):
             delete(db, *run, "delivered")
         step("retention_after_delete")
         took_s = max(1e-4, time.perf_counter() - started_s)

@@ -66,7 +66,7 @@ class Upkeep:
                 self._sample_rate()
             if now_s >= due["detach"]:
                 due["detach"] = float("inf")
-                await self._detach()
+                await self.detach()
             await self._retain()
             await self._count_on()
             await asyncio.sleep(TICK_S)
@@ -142,7 +142,7 @@ class Upkeep:
         passed_s = time.monotonic() - since_s
         return (self._buffer.writer.counts.bytes - before) * 3600 / passed_s if passed_s >= 1.0 else None
 
-    async def _detach(self) -> None:
+    async def detach(self) -> None:
         buffer = self._buffer
         chore = buffer.writer.chore(lambda db: lanes.detach(db, buffer.attached, buffer.writer.durable_seq))
         gone = await asyncio.wrap_future(chore)
