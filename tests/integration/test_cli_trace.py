@@ -267,3 +267,35 @@ def test_no_buffer_says_where_it_looked(tmp_path: Path, capsys: pytest.CaptureFi
         told = capsys.readouterr().err
         assert f"there is no buffer in {tmp_path / 'empty'}" in told
         assert "→" in told
+
+
+def _taken_up(shift: Shift) -> None:
+    shift.scan("SN00000031")
+    shift.sample("press.state", False, 21.0, 4711)
+
+
+def _swapped_while_down(shift: Shift) -> None:
+    """The unit of the run before was taken out while nobody watched; the end that is seen is of nobody knows whom."""
+    shift.sample("press.state", False, 21.0, 4711)
+    shift.sample("press.state", True, 22.0, 4711)
+    shift.sample("press.result", 13.0, 3.5, True)
+
+
+def test_a_cycle_that_nobody_may_claim_is_shown_to_its_candidate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.replace("DATA", str(tmp_path / "data")), encoding="utf-8")
+    _work(load(path), _taken_up)
+    _work(load(path), _swapped_while_down)
+    assert _run(path, "trace", "SN00000031") == ExitCode.OK
+    told = capsys.readouterr().out
+    assert "observation_gap" in told
+    assert "(interrupted)" in told  # its own cycle ends with the gap
+    assert "perhaps also: OP20.1 at " in told
+    assert "orphan" in told
+    assert "13" not in [line.split()[1] for line in told.splitlines() if line.strip().startswith("peak_force")]
+    assert _run(path, "trace", "SN00000031", "--json") == ExitCode.OK
+    (unit,) = json.loads(capsys.readouterr().out)["units"]
+    (undecided,) = unit["undecided"]
+    assert (undecided["station"], undecided["binding_state"]) == ("OP20", "orphan")

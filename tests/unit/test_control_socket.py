@@ -169,6 +169,20 @@ def test_nobody_there_says_how_to_start(tmp_path: Path, where: str) -> None:
     assert "systemctl start" in caught.value.hint
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_who_may_not_ask_is_told_what_to_do(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir(mode=0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ControlError, match="you may not ask the agent") as caught:
+            ask(data_dir, "status")
+    finally:
+        os.seteuid(0)
+    assert not isinstance(caught.value, AgentNotRunning)
+    assert "usermod -aG edge-agent" in caught.value.hint
+
+
 def test_an_agent_that_hangs_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as hung:
         hung.bind(str(tmp_path / "control.sock"))
