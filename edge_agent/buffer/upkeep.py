@@ -10,13 +10,16 @@ import asyncio
 import sqlite3
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from edge_agent import clock
 from edge_agent.buffer import files as files_of
 from edge_agent.buffer import holes, lanes, witness
 from edge_agent.buffer.queries import connect
 from edge_agent.buffer.retention import Retention
 from edge_agent.buffer.stats import measure
+from edge_agent.buffer.tidy import tidy
 from edge_agent.errors import StorageError
 from edge_agent.logs import Log, Outage
 
@@ -28,6 +31,8 @@ WITNESS_S = 5.0
 CHECKPOINT_S = 300.0
 DETACH_S = 30.0  # routes that did not ask for their lanes by then are gone from the config
 RATE_S = 10.0
+BALLAST_S = 60.0
+TIDY_S = 3600.0
 COUNT_ROWS = 10_000
 RATE_POINTS = 31  # five minutes
 
@@ -45,54 +50,83 @@ class Upkeep:
         self._checkpointed = buffer.next_seq - 1
         self._rate: deque[tuple[float, int]] = deque(maxlen=RATE_POINTS)
         self._counting = True
-        self._outage = Outage(log, "retention")
-        self._sample_rate()
+        self._outage = Outage(log, "buffer upkeep")
+        self._rate.append((time.monotonic(), 0))
 
     async def run(self) -> None:
-        """Tick until cancelled."""
-        settings, files, started_s = self._buffer.settings, self._buffer.files, time.monotonic()
-        await asyncio.to_thread(files_of.keep_ballast, files, settings.ballast, settings.min_free)
-        due = {"witness": 0.0, "checkpoint": started_s + CHECKPOINT_S, "rate": 0.0, "detach": started_s + DETACH_S}
+        """Tick until cancelled. Raises StorageError once the writer has failed."""
+        now_s = time.monotonic()
+        every = {
+            "witness": (WITNESS_S, now_s, lambda: asyncio.to_thread(self.write_witness)),
+            "ballast": (BALLAST_S, now_s, self._keep_ballast),
+            "rate": (RATE_S, now_s, self._sample_rate),
+            "detach": (float("inf"), now_s + DETACH_S, self.detach),
+            "checkpoint": (CHECKPOINT_S, now_s + CHECKPOINT_S, self._checkpoint),
+            "tidy": (TIDY_S, now_s + DETACH_S, self._tidy),
+        }
+        due = {name: first_s for name, (_, first_s, _) in every.items()}
         while True:
-            now_s = time.monotonic()
-            if now_s >= due["witness"]:
-                due["witness"] = now_s + WITNESS_S
-                await asyncio.to_thread(self.write_witness)
-            if now_s >= due["checkpoint"]:
-                due["checkpoint"] = now_s + CHECKPOINT_S
-                self._checkpoint()
-            if now_s >= due["rate"]:
-                due["rate"] = now_s + RATE_S
-                self._sample_rate()
-            if now_s >= due["detach"]:
-                due["detach"] = float("inf")
-                await self.detach()
-            await self._retain()
-            await self._count_on()
+            now_s, worked = time.monotonic(), True
+            for name, (interval_s, _, work) in every.items():
+                if now_s >= due[name]:
+                    due[name] = now_s + interval_s
+                    worked &= await self._try(work)
+            for step in (self.retention.step, self._count_on):
+                worked &= await self._try(step)
+            if worked:
+                self._outage.recovered()
             await asyncio.sleep(TICK_S)
 
-    async def _retain(self) -> None:
-        """One tick of retention. A full disk refuses even that; a writer that failed ends the agent."""
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do it. A full disk refuses even housekeeping, for a while; a writer that failed ends the agent."""
         try:
-            await self.retention.step()
+            await work()
         except (StorageError, sqlite3.Error) as error:
+            if self._buffer.writer.failed is not None:
+                raise self._buffer.writer.failed from error
             self._outage.failed(error)
-        else:
-            self._outage.recovered()
-        if self._buffer.writer.failed is not None:
-            raise self._buffer.writer.failed
-
-    async def _count_on(self) -> None:
-        """Finish the counts of lanes that an earlier run left behind."""
-        while self._counting and self._buffer.writer.failed is None:
-            chore = self._buffer.writer.chore(lambda db: holes.count_on(db, COUNT_ROWS))
-            try:
-                self._counting = await asyncio.wrap_future(chore)
-            except sqlite3.Error:  # a full disk: the counts wait
-                return
+            return False
+        return True
 
     def close(self) -> None:
         self._connection.close()
+
+    # --- chores ----------------------------------------------------------------------------------------------
+
+    async def _count_on(self) -> None:
+        """Finish the counts of lanes that an earlier run left behind."""
+        while self._counting:
+            chore = self._buffer.writer.chore(lambda db: holes.count_on(db, COUNT_ROWS))
+            self._counting = await asyncio.wrap_future(chore)
+
+    async def _tidy(self) -> None:
+        """Let what is past ``keep_units`` go; not while the clock is not trusted."""
+        cutoff_ns = time.time_ns() - round(self._buffer.settings.keep_units * 1e9)
+        while clock.synchronised():
+            if not await asyncio.wrap_future(self._buffer.writer.chore(lambda db: tidy(db, cutoff_ns))):
+                return
+
+    async def _keep_ballast(self) -> None:
+        settings, files = self._buffer.settings, self._buffer.files
+        if self._buffer.writer.trouble is None:
+            await asyncio.to_thread(files_of.keep_ballast, files, settings.ballast, settings.min_free)
+
+    async def _checkpoint(self) -> None:
+        buffer = self._buffer
+        if buffer.writer.durable_seq > self._checkpointed:
+            self._checkpointed = buffer.append([buffer.checkpoint()])
+
+    async def detach(self) -> None:
+        """Detach the routes that did not ask for their lanes in this run: the config no longer has them."""
+        buffer = self._buffer
+        chore = buffer.writer.chore(lambda db: lanes.detach(db, buffer.attached, buffer.writer.durable_seq))
+        for name in await asyncio.wrap_future(chore):
+            log.warning("route detached", route=name, why="not in the config; what it did not deliver is kept")
+
+    async def _sample_rate(self) -> None:
+        self._rate.append((time.monotonic(), self._buffer.writer.counts.bytes))
+
+    # --- figures ---------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
         """See ``Buffer.stats``."""
@@ -129,24 +163,7 @@ class Upkeep:
         finally:
             connection.close()
 
-    def _checkpoint(self) -> None:
-        buffer = self._buffer
-        if buffer.writer.durable_seq > self._checkpointed:
-            self._checkpointed = buffer.append([buffer.checkpoint()])
-
-    def _sample_rate(self) -> None:
-        self._rate.append((time.monotonic(), self._buffer.writer.counts.bytes))
-
     def _bytes_per_hour(self) -> float | None:
         since_s, before = self._rate[0]
         passed_s = time.monotonic() - since_s
         return (self._buffer.writer.counts.bytes - before) * 3600 / passed_s if passed_s >= 1.0 else None
-
-    async def detach(self) -> None:
-        buffer = self._buffer
-        chore = buffer.writer.chore(lambda db: lanes.detach(db, buffer.attached, buffer.writer.durable_seq))
-        gone = await asyncio.wrap_future(chore)
-        for name in gone:
-            log.warning(
-                "route detached", route=name, why="the config no longer has it; what it did not deliver is kept"
-            )
