@@ -125,7 +125,9 @@ class Collector:
 
     def _state(self, state: str, error: DriverError | None = None) -> None:
         text, hint = (str(error.args[0]), error.hint) if error else ("", "")
-        self._status |= {"state": state, "since_ns": clock.now().at_ns, "error": text, "hint": hint}
+        if self._status.get("state") != state:
+            self._status["since_ns"] = clock.now().at_ns
+        self._status |= {"state": state, "error": text, "hint": hint}
 
     async def _close(self, driver: Driver) -> None:
         try:

@@ -55,8 +55,7 @@ def scan_body(scan: Scan, stations: list[str], identifiers: dict[str, str], reas
     body["raw"] = scan.raw.hex()
     if scan.symbology:
         body["symbology"] = scan.symbology
-    if stations:
-        body["stations"] = stations
+    body["stations"] = stations
     if identifiers:
         body["identifiers"] = identifiers
     if reason:

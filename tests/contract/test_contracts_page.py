@@ -1,0 +1,31 @@
+"""docs/contracts.md and the code say the same: every kind, field, state and code named there exists, and no other."""
+
+from __future__ import annotations
+
+import re
+
+from edge_agent.binding.findings import SEVERITY
+from edge_agent.binding.handshake import State
+from edge_agent.model import BindingState, Kind
+from support.contract import PAGE, body_fields, listed
+
+ELSEWHERE = {"missing_step", "copied_lot", "storage"}
+"""Codes of parts not built yet, and the buffer's own."""
+
+
+def test_the_page_lists_exactly_the_record_kinds() -> None:
+    assert set(body_fields()) == {kind.label for kind in Kind}
+
+
+def test_the_page_lists_exactly_the_finding_codes() -> None:
+    assert set(listed("Finding codes:")) == set(SEVERITY) | ELSEWHERE
+
+
+def test_the_page_lists_exactly_the_binding_states() -> None:
+    table = PAGE.partition("| binding state | meaning |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [str(state) for state in BindingState]
+
+
+def test_the_page_lists_exactly_the_handshake_states() -> None:
+    table = PAGE.partition("| state | leaves when | does |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == [str(state) for state in State]
