@@ -93,7 +93,7 @@ async def running(
 
 async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  what is awaited is in many objects, none of them an Event
             await asyncio.sleep(0.005)
 
 
