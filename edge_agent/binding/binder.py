@@ -27,7 +27,7 @@ from edge_agent.binding.units import Units
 from edge_agent.identify.patterns import identify, text_of
 from edge_agent.model import BindingState, Instant, Kind, Result, Sample, Scan, ScanStatus
 
-GAP_FINDING_EVERY_NS = 60 * 10**9  # gaps of a device that interrupt nothing are reported this often at most
+STALL_FINDING_EVERY_NS = 60 * 10**9  # stalls of a device that interrupt nothing are reported this often at most
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Binder:
         self._delimiting = frozenset().union(*(station.delimiting() for station in self._stations.values()))
         self._newest: dict[str, Sample] = {}  # of each delimiting group, since the last gap
         self._readers: dict[str, Reader] = {}
-        self._gap_reported: dict[str, int] = {}
+        self._stall_reported: dict[str, int] = {}
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -230,11 +230,12 @@ class Binder:
             self._report_gap(device_of(source), newest.at, "stall", draft)
 
     def _report_gap(self, device: str, since: Instant, cause: str, draft: Draft) -> None:
-        """A gap that interrupted no cycle; a device that stutters would otherwise fill the log with them."""
-        last = self._gap_reported.get(device)
-        if last is not None and draft.at.mono_ns - last < GAP_FINDING_EVERY_NS:
-            return
-        self._gap_reported[device] = draft.at.mono_ns
+        """A gap that interrupted no cycle. A device that is merely slow would fill the log with its stalls."""
+        if cause == "stall":
+            last = self._stall_reported.get(device)
+            if last is not None and draft.at.mono_ns - last < STALL_FINDING_EVERY_NS:
+                return
+            self._stall_reported[device] = draft.at.mono_ns
         details = {"cause": cause, "device": device, "since_ns": str(since.at_ns)}
         report(draft, device, "observation_gap", f"{device} was not observed ({cause})", details=details)
 

@@ -159,8 +159,8 @@ class PositionLife:
         cycle = self.cycle
         if cycle is None:
             return
-        known, before = cycle.suspended, Instant(max(since.at_ns, cycle.opened_at_ns), since.mono_ns)
-        cycle.interrupt(before, draft.at)
+        known = cycle.suspended
+        cycle.interrupt(since, draft.at)
         if known:
             return
         self.counts["interrupted"] += 1
@@ -169,7 +169,7 @@ class PositionLife:
             f"{self.name}: {device} was not observed ({cause}), {cycle.serial or 'the unit'} may have been taken away",
             cycle=cycle.id, position=self.plan.number, serial=cycle.serial,
             details={
-                "cause": cause, "device": device, "since_ns": str(before.at_ns),
+                "cause": cause, "device": device, "since_ns": str(since.at_ns),
                 "cycles": [cycle.id], "windows": _ranges(cycle),
             },
         )  # fmt: skip
@@ -207,7 +207,7 @@ class PositionLife:
             if same:
                 cycle.confirmed = sample.at
             else:
-                self.interrupt(draft, cycle.confirmed or draft.at, "another unit", sample.tagset.source)
+                self.interrupt(draft, cycle.confirmed or draft.at, "another unit", sample.tagset.device)
 
     # --- closing -----------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from edge_agent.binding.findings import report
 from edge_agent.binding.handshake import HandshakeTrigger
 from edge_agent.binding.plan import Edge, Handshake, Position, Station
 from edge_agent.binding.position import Floor, PositionLife, Waiting
-from edge_agent.binding.trigger import Trigger
+from edge_agent.binding.trigger import Trigger, device_of
 from edge_agent.model import BindingState, Instant, Sample
 
 WAITING = 4
@@ -152,7 +152,7 @@ class StationLife:
         else:
             life.bind(draft, BindingState.BOUND, "scan", evidence)
         if away:
-            life.interrupt(draft, scan.at, away, life.trigger.watched if life.trigger else "")
+            life.interrupt(draft, scan.at, away, device_of(life.trigger.watched) if life.trigger else "")
 
     def _displace(self, life: PositionLife, cycle: Cycle, scan: Waiting, draft: Draft) -> None:
         """Another unit was scanned here: the open cycle ends with that scan."""
@@ -181,7 +181,7 @@ class StationLife:
         interrupted = 0
         for trigger, lives in self._triggers:
             if trigger.watched == group:
-                interrupted += sum(self._blind(life, since, "stall", group, draft) for life in lives)
+                interrupted += sum(self._blind(life, since, "stall", device_of(group), draft) for life in lives)
                 self._trigger_gap(trigger, lives, "stall", draft)
         return interrupted
 

@@ -139,9 +139,9 @@ class World:
             self.taken.append(self.made_of)
             self.ready = False
 
-    def act(self, _: object = None) -> None:
-        """Carry out the effects, in order, and theirs."""
-        while self.rig.effects:
+    def act(self, _: object = None, effects: int | None = None) -> None:
+        """Carry out the effects, in order, and theirs; at most so many."""
+        while self.rig.effects and effects != 0:
             effect = self.rig.effects.pop(0)
             if isinstance(effect, Write):
                 self.ack = bool(effect.value)
@@ -150,37 +150,85 @@ class World:
                 self.rig.wait(0.004)
                 values = self.state_values() if effect.group == "press.state" else self.result_values()
                 self.rig.sample(effect.group, values)
+            effects = None if effects is None else effects - 1
 
     def settle(self, polls: int = 5) -> None:
         self.poll(polls)
         self.act(self.rig.tick(0.1))
 
+    # --- races -------------------------------------------------------------------------------------------------
+
+    def finish_and_scan_next(self) -> None:
+        """An indexing machine: the next label is read while the last unit's end was not yet polled."""
+        self.work()
+        self.units += 1
+        coming = self.units
+        self.rig.wait(0.03)
+        self.act(self.rig.scan(f"SN{coming}"))
+        for _ in range(4):
+            if self.shakes and self.ready:
+                self.poll()
+        self.unit, self.worked = coming, False
+        self.number = (self.number + 1) % 1000
+        if not self.shakes:
+            self.ready = False
+        self.settle()
+
+    def flash(self) -> None:
+        """An end too short to be seen, then a unit that nobody scanned: the counter alone can tell."""
+        self.work()
+        self.give_up()
+        self.enter_unseen()
+        self.work()
+        self.settle()
+
+    def die_before_effects(self, effects: int, unseen: Sequence[Callable[[], None]]) -> None:
+        """The result is durable; the agent dies after so many of the effects (reads, then the acknowledge)."""
+        self.work()
+        self.rig.wait(0.1).sample("press.state", self.state_values())
+        self.act(effects=effects)
+        self.restart(unseen, 1.0)
+
     # --- blackouts ---------------------------------------------------------------------------------------------
 
     def lose_plc(self, unseen: Sequence[Callable[[], None]], seconds: float) -> None:
+        """The loss is noticed half a second late; the oven is read on."""
         self.rig.effects.clear()
-        self.act(self.rig.wait(0.05).gap("press", 0.15))
+        lost_ns = self.rig.mono_ns
+        self.rig.wait(0.05)
         self._unseen(unseen)
+        for _ in range(5):
+            self._heat(0.1)
+        self.act(self.rig.gap("press", (self.rig.mono_ns - lost_ns) / bench.SECOND))
         for _ in range(int(seconds)):
-            self.rig.wait(0.5)
-            self.rig.sample("oven.air", {"heat": self.unit})
+            self._heat(0.5)
             self.rig.tick(0.5)
             self.rig.effects.clear()
 
     def stall(self, unseen: Sequence[Callable[[], None]], seconds: float, *, ticks: bool) -> None:
-        """Nothing is read for longer than the limit; the binder may or may not get its ticks meanwhile."""
+        """The PLC's read hangs for longer than the limit, and comes with what it saw at its beginning."""
+        began_ns, seen = self.rig.mono_ns, self.state_values()
+        self.rig.wait(0.05)
         self._unseen(unseen)
         for _ in range(int(seconds * 2)):
-            self.rig.wait(0.5)
+            self._heat(0.5)
             if ticks:
                 self.rig.tick(0.0)
                 self.rig.effects.clear()
+        self.act(self.rig.late_sample("press.state", seen, (self.rig.mono_ns - began_ns) / bench.SECOND, 0.0))
 
-    def lose_scanner(self, unseen: Sequence[Callable[[], None]]) -> None:
-        """The reader is away; the PLC is watched on."""
-        self.act(self.rig.gap("gate", 0.0))
+    def lose_scanner(self, unseen: Sequence[Callable[[], None]], late: bool = False) -> None:
+        """The reader is away, noticed late or at once; the PLC is watched on."""
+        lost_ns = self.rig.mono_ns
+        if late and self.unit and not self.worked:
+            self.enter_unseen()
+            self.poll(2)
+        self.act(self.rig.gap("gate", (self.rig.mono_ns - lost_ns) / bench.SECOND))
         self._unseen(unseen)
         self.poll(3)
+
+    def _heat(self, seconds: float) -> None:
+        self.rig.wait(seconds).sample("oven.air", {"heat": self.unit})
 
     def restart(self, unseen: Sequence[Callable[[], None]], seconds: float) -> None:
         """The agent dies: effects that were not carried out never are."""

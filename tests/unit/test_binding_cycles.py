@@ -248,6 +248,19 @@ def test_a_sample_that_finished_after_the_next_scan_is_given_back() -> None:
     assert rig.serial_of(after, "oven.air") == []
 
 
+def test_what_comes_between_the_next_scan_and_the_end_is_nobodys() -> None:
+    rig = Rig(plan(station(position(claims=CLAIMS | {"oven.air": ("heat",)}))))
+    rig.state(0)
+    rig.put_in("SN1")
+    rig.wait().sample("oven.air", [60.0])
+    before = rig.seq - 1
+    rig.scan("SN2")
+    rig.wait().sample("oven.air", [61.0])
+    rig.state(1), rig.result(1), rig.result(1)
+    assert rig.closed()[0]["binding"]["serial"] == "SN1"
+    assert rig.closed()[0]["windows"]["oven.air"] == [[before, before]]
+
+
 def test_what_comes_between_the_edge_and_the_result_is_not_the_units() -> None:
     rig = Rig(plan(station(position(claims=CLAIMS | {"oven.air": ("heat",)}))))
     rig.state(0)

@@ -55,13 +55,16 @@ def test_a_gap_said_twice_is_one() -> None:
     assert [one.get("serial") for one in rig.of(Kind.FINDING)] == ["SN1", None, None], "the others name a device only"
 
 
-def test_a_device_that_stutters_does_not_fill_the_log() -> None:
+def test_every_loss_is_reported_and_stalls_do_not_fill_the_log() -> None:
     rig = Rig()
-    for _ in range(30):
+    for _ in range(5):
         rig.wait(1).gap("press")
-    assert len(rig.findings()) == 1
-    rig.wait(60).gap("press")
-    assert len(rig.findings()) == 2
+    assert len(rig.findings()) == 5
+    for _ in range(29):
+        rig.wait(2).state(0)
+    assert len(rig.findings()) == 6
+    rig.wait(10).state(0)
+    assert len(rig.findings()) == 7
 
 
 @pytest.mark.parametrize("ticks", [True, False])
@@ -74,7 +77,8 @@ def test_a_silence_of_a_delimiting_group_interrupts(ticks: bool) -> None:
     if not ticks:
         rig.state(0, number=8)
     assert interrupted(rig)
-    assert rig.of(Kind.FINDING)[0]["details"]["cause"] == "stall"
+    details = rig.of(Kind.FINDING)[0]["details"]
+    assert (details["cause"], details["device"]) == ("stall", "press")
 
 
 def test_a_silence_within_the_limit_is_none() -> None:

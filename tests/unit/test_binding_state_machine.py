@@ -68,9 +68,24 @@ class Position(RuleBasedStateMachine):
     def stall(self, names: list[str], seconds: float, ticks: bool) -> None:
         self.world.stall(self.unseen(names), seconds, ticks=ticks)
 
-    @rule(names=UNSEEN)
-    def lose_the_scanner(self, names: list[str]) -> None:
-        self.world.lose_scanner(self.unseen(names))
+    @rule(names=UNSEEN, late=st.booleans())
+    def lose_the_scanner(self, names: list[str], late: bool) -> None:
+        self.world.lose_scanner(self.unseen(names), late)
+
+    @precondition(lambda self: self.world.may_work)
+    @rule()
+    def scan_the_next_before_the_end_is_seen(self) -> None:
+        self.world.finish_and_scan_next()
+
+    @precondition(lambda self: self.world.may_work and self.world.counted)
+    @rule()
+    def end_too_shortly_to_be_seen(self) -> None:
+        self.world.flash()
+
+    @precondition(lambda self: self.world.may_work)
+    @rule(effects=st.integers(0, 3), names=UNSEEN)
+    def die_on_the_way_to_the_acknowledge(self, effects: int, names: list[str]) -> None:
+        self.world.die_before_effects(effects, self.unseen(names))
 
     @rule(names=UNSEEN, seconds=st.integers(1, 40))
     def restart(self, names: list[str], seconds: int) -> None:
@@ -93,12 +108,15 @@ Position.TestCase.settings = settings(
 TestPosition = Position.TestCase
 
 
+STEPS = "enter enter enter work work leave leave poll scan plc gate stall next flash die kill".split()  # noqa: SIM905
+
+
 def a_shift(world: World, rnd: random.Random, steps: int) -> None:
     """Steps of a working day with its accidents, drawn from ``rnd``."""
     for _ in range(steps):
         actions = world.unseen_actions()
         unseen = [actions[rnd.choice(sorted(actions))] for _ in range(rnd.randint(0, 3))]
-        step = rnd.choice(["enter", "enter", "work", "work", "leave", "leave", "poll", "scan", "plc", "gate", "kill"])
+        step = rnd.choice(STEPS)
         if step == "enter" and world.may_enter:
             world.enter(scan=rnd.random() < 0.85)
         elif step == "work" and world.may_work:
@@ -113,7 +131,15 @@ def a_shift(world: World, rnd: random.Random, steps: int) -> None:
         elif step == "plc":
             world.lose_plc(unseen, rnd.randint(0, 3))
         elif step == "gate":
-            world.lose_scanner(unseen)
+            world.lose_scanner(unseen, rnd.random() < 0.5)
+        elif step == "stall":
+            world.stall(unseen, rnd.uniform(1.3, 4.0), ticks=rnd.random() < 0.5)
+        elif step == "next" and world.may_work:
+            world.finish_and_scan_next()
+        elif step == "flash" and world.may_work and world.counted:
+            world.flash()
+        elif step == "die" and world.may_work:
+            world.die_before_effects(rnd.randint(0, 3), unseen)
         elif step == "kill":
             world.restart(unseen, rnd.uniform(0.5, 40))
         world.check()
