@@ -11,6 +11,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from rig import HERE, PEER_CORE, Process, child, status, wait_for
+
 from support.mosquitto import Mosquitto
 
 
