@@ -45,18 +45,18 @@ SEND_BUFFER_BYTES = 2**20  # of the socket; the kernel's own sizing would hide a
 SESSION_S = 7 * 24 * 3600  # how long a broker keeps our subscription while we are away
 
 # Refusals that the same message would meet again (MQTT 5, section 2.4)
-_FOR_EVER = {
-    0x87: "not authorized to publish on this topic",
-    0x90: "the broker takes no such topic",
-    0x95: "larger than the broker takes",
-    0x99: "the broker finds the payload invalid",
-}
+_TOPIC_REFUSED = {0x87: "not authorized to publish on this topic", 0x90: "the broker takes no such topic"}
+_MESSAGE_REFUSED = {0x95: "larger than the broker takes", 0x99: "the broker finds the payload invalid"}
 _CREDENTIALS = {0x86, 0x87, 0x8A, 0x8C}
 _HINTS = {
     0x84: "the broker does not speak this version: set `version: 3.1.1` in the route",
     0x85: "the broker refuses this client id: set `client_id` in the route",
     0x8E: "another client uses the same client id: give each agent its own `agent.id`, or set `client_id`",
 }
+
+
+class TopicRefused(MessageRejected):
+    """The broker denies this topic, whatever the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,11 @@ class Link:
             code = await acknowledged
         finally:
             self._publishing.pop(info.mid, None)
-        if code.value in _FOR_EVER:
-            reason = f"{topic}: {_FOR_EVER[code.value]} (0x{code.value:02X})"
-            raise MessageRejected(reason, hint=f"allow {topic} on the broker")
+        if code.value in _TOPIC_REFUSED:
+            reason = f"{topic}: {_TOPIC_REFUSED[code.value]} (0x{code.value:02X})"
+            raise TopicRefused(reason, hint=f"allow {topic} on the broker")
+        if code.value in _MESSAGE_REFUSED:
+            raise MessageRejected(f"{topic}: {_MESSAGE_REFUSED[code.value]} (0x{code.value:02X})")
         if code.is_failure:
             raise BrokerUnavailable(f"{topic}: refused for now: {code} (0x{code.value:02X})")
 
@@ -169,6 +171,11 @@ class Link:
             self._arrived.clear()
             await self._arrived.wait()
         return self._incoming.popleft()
+
+    @property
+    def lost(self) -> asyncio.Future[None]:
+        """Done, with BrokerUnavailable, when this link has ended. Not to be cancelled: use asyncio.wait."""
+        return self._lost
 
     def ack(self, message: Incoming) -> None:
         """The broker need not deliver this again."""

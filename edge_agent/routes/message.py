@@ -16,8 +16,9 @@ Limits: a batch is one read of the buffer (``BATCH_ROWS``, ``BATCH_BYTES``); a m
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -151,8 +152,18 @@ class _Open:
         self.size = 0
 
 
-def build(rows: Sequence[Row], last_n: int, read_seq: int, limit_bytes: int, limit_records: int) -> Batch:
-    """Number ``rows`` after ``last_n`` and pack them. ``limit_bytes`` is of the whole message, head included."""
+def build(
+    rows: Sequence[Row],
+    last_n: int,
+    read_seq: int,
+    limit_bytes: int,
+    limit_records: int,
+    dead: Mapping[int, str] = MappingProxyType({}),
+) -> Batch:
+    """Number ``rows`` after ``last_n`` and pack them. ``limit_bytes`` is of the whole message, head included.
+
+    ``dead`` (n → reason) are dead letters already: a tombstone goes out in their place.
+    """
     room = limit_bytes - HEAD_BYTES
     messages: list[Message] = []
     too_large: list[TooLarge] = []
@@ -169,6 +180,9 @@ def build(rows: Sequence[Row], last_n: int, read_seq: int, limit_bytes: int, lim
             note(n)
             continue
         note(n)
+        if dead and n in dead:
+            messages.append(tombstone([(n, 1, dead[n])]))
+            continue
         if kind != key[1] or source != key[0]:
             into.size = size
             key = (source, kind)

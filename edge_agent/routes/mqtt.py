@@ -4,6 +4,9 @@ The publisher starts clean and carries the last will. The subscriber has a persi
 published while we were away still comes, and acknowledges each only after it moved progress. If either is lost, both
 are: the route opens the sink anew. With ``confirm: broker`` there is no subscriber.
 
+A topic that the broker denies is not tried again for a minute: mosquitto 2.0.11 closes the connection at each attempt,
+after it has answered.
+
 Topics come from the route's template; a source that holds ``/``, ``+`` or ``#`` cannot make levels of its own.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import Callable
 
 import orjson
@@ -19,7 +23,7 @@ import orjson
 from edge_agent import clock
 from edge_agent.errors import BrokerUnavailable, MessageRejected
 from edge_agent.logs import Log
-from edge_agent.routes.link import Incoming, Link, Will
+from edge_agent.routes.link import Incoming, Link, TopicRefused, Will
 from edge_agent.routes.message import AgentIdentity
 from edge_agent.routes.settings import MqttRouteSettings
 from edge_agent.routes.sink import Limits, Outgoing
@@ -27,6 +31,7 @@ from edge_agent.routes.sink import Limits, Outgoing
 _PACKET_OVERHEAD = 32  # fixed header, packet id, property length; the topic comes on top
 _TOPIC_MAX = 512
 _GOODBYE_S = 1.0
+_ASK_AGAIN_S = 60.0  # a denied topic is tried this often
 
 log = Log(__name__)
 
@@ -49,6 +54,7 @@ class MqttSink:
         self._client_id = settings.client_id or f"edge-agent-{identity.agent}-{name}"
         self._topics: dict[tuple[str, str], str] = {}
         self._state_denied = False
+        self._refused: dict[str, tuple[float, TopicRefused]] = {}  # by topic: since when (monotonic), and the answer
         self._publisher: Link | None = None
         self._subscriber: Link | None = None
         self._unacknowledged: Incoming | None = None
@@ -72,7 +78,15 @@ class MqttSink:
     async def send(self, message: Outgoing) -> None:
         if self._publisher is None:
             raise BrokerUnavailable("not connected")
-        await self._publisher.publish(self.topic(message.source, message.kind), message.payload)
+        topic, now_s = self.topic(message.source, message.kind), time.monotonic()
+        refused_s, refusal = self._refused.get(topic, (-_ASK_AGAIN_S, None))
+        if refusal is not None and now_s - refused_s < _ASK_AGAIN_S:
+            raise TopicRefused(refusal.reason, hint=refusal.hint)
+        try:
+            await self._publisher.publish(topic, message.payload)
+        except TopicRefused as error:
+            self._refused[topic] = (now_s, error)
+            raise
 
     async def confirmed(self) -> bytes:
         if self._subscriber is None:
@@ -82,6 +96,13 @@ class MqttSink:
             self._unacknowledged = None
         self._unacknowledged = await self._subscriber.arrived()
         return self._unacknowledged.payload
+
+    async def ended(self) -> None:
+        links = [link.lost for link in (self._publisher, self._subscriber) if link is not None]
+        if not links:
+            raise BrokerUnavailable("not connected")
+        done, _ = await asyncio.wait(links, return_when=asyncio.FIRST_COMPLETED)
+        done.pop().result()
 
     async def close(self) -> None:
         publisher, subscriber = self._publisher, self._subscriber

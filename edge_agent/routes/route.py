@@ -3,7 +3,7 @@
 Four kinds of tasks live while a connection lives, and end with it::
 
     fill     reads the lane through the buffer's Reader (in the route's own thread) into the window
-    send     Limits.in_flight of them: queue → Sink.send
+    send     Limits.in_flight of them: queue → Sink.send; and one that waits for the end of the connection
     hear     confirmations → window → Buffer.progress
     resend   what stays unconfirmed for confirm_timeout goes into the queue again, with the same n
 
@@ -94,7 +94,7 @@ class Route:
         self._window = Window(0, 0, 0)
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
         self._flying: dict[int, Message] = {}  # by n: given to the sink, which has not answered
-        self._nacked: set[int] = set()  # above the window's upto, and dead letters already
+        self._dead: dict[int, str] = {}  # n → reason: above the lane's upto, and dead letters already
         self._suspicion = Suspicion()
         self._one_at_a_time = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -105,7 +105,8 @@ class Route:
         self._failures = 0
         self._outage = Outage(log, "route", route=name)
         self._state = "starting"
-        self._error: BrokerUnavailable | MessageRejected | None = None
+        self._error: BrokerUnavailable | None = None  # while the sink is away
+        self._refusal: MessageRejected | None = None  # the last one
         self._counts: Counter[str] = Counter()
 
     # --- life --------------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class Route:
     def status(self) -> dict[str, Any]:
         """For `edge-agent status`: how it stands and, if it fails, what to type."""
         stats = self._buffer.stats()
-        error = self._error
+        error = self._error or self._refusal
         return {
             "state": self._state,
             "stream": self._stream.name if self._lanes else None,
@@ -195,6 +196,7 @@ class Route:
         self._window = Window(seq, n, self._sent_n.get(lane.stream, n))
         self._queue = asyncio.Queue()
         work: list[Coroutine[Any, Any, None]] = [self._send() for _ in range(limits.in_flight)]
+        work.append(self._sink.ended())
         if self._by_receiver:
             work += [self._hear(), self._resend()]
         async with asyncio.TaskGroup() as tasks:
@@ -221,8 +223,7 @@ class Route:
     def _recovered(self) -> None:
         self._failures = 0
         self._outage.recovered()
-        if isinstance(self._error, BrokerUnavailable):
-            self._error = None
+        self._error = None
 
     # --- lanes -------------------------------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ class Route:
         lane = self._lanes[0]
         self._reported = (lane.seq, lane.n)
         self._sent_n[lane.stream] = lane.n
-        self._nacked = set()
+        self._dead = {}
         self._window = Window(lane.seq, lane.n, lane.n)
 
     def _settled_all(self) -> bool:
@@ -247,6 +248,8 @@ class Route:
         if progress != self._reported:
             self._reported = progress
             self._buffer.progress(self._lanes[0], *progress)
+            for n in [n for n in self._dead if n <= progress[1]]:
+                del self._dead[n]
         self._changed.set()
 
     # --- fill --------------------------------------------------------------------------------------------------
@@ -278,7 +281,7 @@ class Route:
         assert self._reader is not None
         rows = self._reader.rows(lane, window.read_seq, end, max_rows, limits.message_bytes if careful else BATCH_BYTES)
         read_seq = rows[-1].seq if rows else end
-        return build(rows, window.last_n, read_seq, limits.message_bytes, self._suspicion.cap)
+        return build(rows, window.last_n, read_seq, limits.message_bytes, self._suspicion.cap, self._dead)
 
     def _take(self, lane: Lane, window: Window, batch: Batch) -> None:
         for item in batch.too_large:
@@ -350,7 +353,7 @@ class Route:
 
     def _bury(self, message: Message, refusal: MessageRejected) -> None:
         """Make its records dead letters; a tombstone takes their numbers. A refused tombstone is only asked again."""
-        self._error = refusal
+        self._refusal = refusal
         message.waiting = False
         message.sent_s = asyncio.get_running_loop().time()
         if message.kind == TOMBSTONE:
@@ -360,7 +363,7 @@ class Route:
             return
         reason = refusal.reason
         numbers = message.numbers()
-        for n in numbers:
+        for n in numbers:  # they are of this window, so their seqs are known
             self._dead_letter(n, reason)
         log.warning("dead letters", route=self.name, source=message.source, kind=message.kind, records=len(numbers),
                     first_n=message.n, reason=reason)  # fmt: skip
@@ -371,6 +374,7 @@ class Route:
     def _dead_letter(self, n: int, reason: str) -> None:
         seq = self._window.seq_of(n)
         if seq is not None:
+            self._dead[n] = reason
             self._buffer.dead_letter(self._lanes[0], n, seq, reason)
 
     # --- hear, and send again ----------------------------------------------------------------------------------
@@ -399,12 +403,10 @@ class Route:
             raise BadConfirmation(f"upto {said.upto} was never sent")
         self._asked_s = None
         for n, reason in said.nack.items():
-            if window.upto < n <= window.sent_n and n not in self._nacked:
-                self._nacked.add(n)
+            if window.upto < n <= window.sent_n and n not in self._dead:
                 self._dead_letter(n, f"receiver: {reason}")
                 log.warning("dead letter", route=self.name, stream=said.stream, n=n, reason=reason)
         window.confirm(said.upto)
-        self._nacked = {n for n in self._nacked if n > window.upto}
         self._report()
 
     async def _resend(self) -> None:

@@ -1,4 +1,4 @@
-"""The Sink contract: four methods. A sink hands messages over and brings confirmations back; it retries nothing.
+"""The Sink contract: five methods. A sink hands messages over and brings confirmations back; it retries nothing.
 
 ================  ==================================================================================================
 ``open()``        connect; returns the peer's :class:`Limits`. Raises BrokerUnavailable (back-off) or SinkRefused
@@ -8,6 +8,7 @@
                   at most ``Limits.in_flight`` tasks at once; messages leave in the order of the calls.
 ``confirmed()``   waits for the next confirmation and returns its bytes, as hostile as they come. Asking for the next
                   one acknowledges the one before, so none is lost between peer and progress. Raises BrokerUnavailable.
+``ended()``       waits until the connection is gone, then raises BrokerUnavailable: an idle route notices by this.
 ``close()``       idempotent, safe after a failed open, bounded in time.
 ================  ==================================================================================================
 
@@ -53,5 +54,7 @@ class Sink(Protocol):
     async def send(self, message: Outgoing) -> None: ...
 
     async def confirmed(self) -> bytes: ...
+
+    async def ended(self) -> None: ...
 
     async def close(self) -> None: ...
