@@ -8,9 +8,9 @@ the writer's thread, inside its transaction.
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping
 
+from edge_agent import clock
 from edge_agent.buffer import lanes
 from edge_agent.model import Kind
 
@@ -42,10 +42,15 @@ def delete(db: sqlite3.Connection, first: int, last: int, reason: str) -> None:
     end, digest = row
     db.execute("DELETE FROM record WHERE seq BETWEEN ? AND ?", (first, end))
     db.execute("DELETE FROM gap WHERE first_seq BETWEEN ? AND ?", (first, end))
+    extend_gap(db, first, end, digest, reason)
+
+
+def extend_gap(db: sqlite3.Connection, first: int, last: int, digest: bytes, reason: str) -> None:
+    """Note that [first, last] is not in the log; ``digest`` is the hash that the next record is chained to."""
     sql = "UPDATE gap SET last_seq = ?, hash = ? WHERE first_seq = (SELECT max(first_seq) FROM gap WHERE first_seq < ?)"
-    joined = db.execute(sql + " AND last_seq = ? AND reason = ?", (end, digest, first, first - 1, reason)).rowcount
+    joined = db.execute(sql + " AND last_seq = ? AND reason = ?", (last, digest, first, first - 1, reason)).rowcount
     if not joined:
-        db.execute("INSERT INTO gap VALUES (?, ?, ?, ?)", (first, end, digest, reason))
+        db.execute("INSERT INTO gap VALUES (?, ?, ?, ?)", (first, last, digest, reason))
 
 
 def floor(db: sqlite3.Connection, *, attached_only: bool) -> int:
@@ -76,7 +81,7 @@ def protected(db: sqlite3.Connection, first: int, last: int) -> list[Range]:
     ).fetchall()
     letters = db.execute(
         "SELECT seq, seq FROM dead_letter WHERE seq BETWEEN ? AND ? AND at_ns > ?",
-        (first, last, time.time_ns() - DEAD_LETTER_NS),
+        (first, last, clock.now().at_ns - DEAD_LETTER_NS),
     ).fetchall()
     return sorted(windows + letters)
 

@@ -67,6 +67,8 @@ class Buffer:
         self._inbox_bytes = 0  # of what is appended and not durable
         self._sizes: list[tuple[int, int]] = []  # (last seq, bytes) of each append that is not durable
         self._handed: set[int] = set()  # lanes given out in this run
+        self.shedding = False  # full: samples of no cycle are not stored
+        self.shed: list[int] = []  # seqs that were not stored and are not recorded as a drop yet
         self.attached: set[str] = set()  # routes that asked for their lanes in this run
         self.upkeep = Upkeep(self)
         self.writer.start()
@@ -91,6 +93,9 @@ class Buffer:
         entries: list[Entry] = []
         for record in records:
             body = orjson.dumps(record.body)
+            if self.shedding and record.kind is Kind.SAMPLE and not record.cycles:
+                body = b""  # the number is used, as others may name it; the record is not stored
+                self.shed.append(seq)
             entries.append((seq, record, body))
             size += len(body)
             if record.kind not in _QUIET:

@@ -163,7 +163,7 @@ def _take_over(connection: sqlite3.Connection, place: Path, seen: witness.Witnes
 
 def _notice_lost_tail(connection: sqlite3.Connection, seen: witness.Witness | None, loss: Loss) -> None:
     """The witness knows of later records than there are: say how many, and take over what it knows."""
-    (head,) = connection.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()
+    head = _head_seq(connection)
     if seen is None or seen.seq <= head:
         return
     recovery.restore(connection, seen)
@@ -171,6 +171,12 @@ def _notice_lost_tail(connection: sqlite3.Connection, seen: witness.Witness | No
         loss.reason = "lost_tail"
     loss.text.append(f"records {head + 1} to {seen.seq} at least were committed and are not there")
     loss.details |= {"lost_first_seq": head + 1, "lost_last_seq": seen.seq, "lost_log": seen.log}
+
+
+def _head_seq(connection: sqlite3.Connection) -> int:
+    """The last seq that is in the log or in a gap."""
+    sql = "SELECT max((SELECT coalesce(max(seq), 0) FROM record), (SELECT coalesce(max(last_seq), 0) FROM gap))"
+    return int(connection.execute(sql).fetchone()[0])
 
 
 # --- the log -----------------------------------------------------------------------------------------------------
@@ -191,10 +197,10 @@ def _open_log(
     before = execute("SELECT id FROM log ORDER BY first_seq DESC LIMIT 1").fetchone()
     known_seq = seen.seq if seen is not None else 0
     last_seq, last_hash = row or (known_seq, bytes.fromhex(seen.hash) if seen is not None and known_seq else GENESIS)
-    head_seq = max(last_seq, known_seq)
-    first_lost = last_seq + 1 if row else 1
-    if head_seq >= first_lost:
-        execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, 'lost')", (first_lost, head_seq, last_hash))
+    there = _head_seq(connection)
+    head_seq = max(there, known_seq)
+    if head_seq > there:
+        execute("INSERT INTO gap VALUES (?, ?, ?, 'lost')", (there + 1, head_seq, last_hash))
     body: dict[str, Any] = {
         "log": name, "agent": agent, "boot": boot, "host": socket.gethostname(), "version": __version__,
         "reason": loss.reason,

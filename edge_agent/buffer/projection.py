@@ -19,7 +19,7 @@ import orjson
 from edge_agent.model import Kind, Record
 
 Entry = tuple[int, Record, bytes]
-"""A numbered record and its encoded body."""
+"""A numbered record and its encoded body; an empty body: the number is used, the record is not stored."""
 
 _SAMPLE = Kind.SAMPLE
 

@@ -7,7 +7,8 @@ By size, when ``max_size`` or the disk's floor is reached, in this order:
 
 1. what every attached route has done, whatever its age (what a detached route still wanted becomes a recorded drop);
 2. undelivered samples of no cycle, a recorded drop;
-3. nothing more: the writer is held, ``room()`` holds the collectors, the status says so.
+3. new samples of no cycle are not stored, a recorded drop;
+4. nothing more: the writer is held, ``room()`` holds the collectors, the status says so.
 
 A route's own ``max_backlog`` gives up its oldest records for that route only, recorded as well.
 
@@ -42,6 +43,7 @@ SLICE_ROWS = (100, 5000)
 TICK_SLICES = 200  # a tick does no more than this
 HIGH, LOW = 0.98, 0.95  # of max_size: deleting begins, and ends
 VACUUM_PAGES = 256
+SHED_S, SHED_ROWS = 60.0, 100_000  # samples that are not stored are recorded as a drop this often
 SWEEP_S = 3600.0  # what was protected is looked at again this often
 
 T = TypeVar("T")
@@ -68,7 +70,7 @@ class Retention:
         self._rows = 500  # a slice's size, adapted to what SLICE_S allows
         self._next = 0  # deleting goes on here; earlier seqs are gone or protected
         self._loose = 0  # the same for samples of no cycle
-        self._sweep_s = time.monotonic()
+        self._sweep_s = self._shed_s = time.monotonic()
 
     async def step(self) -> None:
         """One tick: the backlogs, then size or age, then free pages back to the file system."""
@@ -83,6 +85,9 @@ class Retention:
             await self._by_age()
         if self._buffer.writer.held and not self._is_over():
             self._hold(False)
+        if self._buffer.shedding and not (self._used() > HIGH * self._buffer.settings.max_size or self._below_floor()):
+            self._buffer.shedding = False
+        self._record_shed()
         await self._give_back()
 
     # --- how full --------------------------------------------------------------------------------------------
@@ -110,7 +115,7 @@ class Retention:
     # --- by age ----------------------------------------------------------------------------------------------
 
     async def _by_age(self) -> None:
-        cutoff_ns = time.time_ns() - round(self._buffer.settings.keep * 1e9)
+        cutoff_ns = clock.now().at_ns - round(self._buffer.settings.keep * 1e9)
         for _ in range(TICK_SLICES):
             if not await self._chore(lambda db: self._delete_old(db, cutoff_ns)):
                 return
@@ -143,8 +148,8 @@ class Retention:
             if await self._chore(self._delete_delivered) or await self._drop_detached() or await self._drop_loose():
                 await self._give_back(must=self._below_floor())
             else:
-                if self._is_over():
-                    self._hold(True)
+                self._buffer.shedding = True
+                self._hold(self._is_over())
                 return
 
     def _delete_delivered(self, db: sqlite3.Connection) -> bool:
@@ -197,6 +202,18 @@ class Retention:
 
         if plan.runs:
             await self._record(plan, {"reason": reason}, effect)
+
+    def _record_shed(self) -> None:
+        """A drop record for what was not stored: when it is over, or now and then."""
+        shed = self._buffer.shed
+        if shed and (not self._buffer.shedding or time.monotonic() - self._shed_s > SHED_S or len(shed) > SHED_ROWS):
+            self._shed_s = time.monotonic()
+            body = {"reason": "full; samples of no cycle were not stored", "first_seq": shed[0], "last_seq": shed[-1]}
+            self.dropped += len(shed)
+            self._buffer.append(
+                [Record(Kind.DROP, "agent", clock.now(), body | {"kinds": {Kind.SAMPLE.label: len(shed)}})]
+            )
+            shed.clear()
 
     async def _record(self, plan: Plan, body: dict[str, object], effect: Drop) -> None:
         self._hold(False)  # the drop itself has to be committed

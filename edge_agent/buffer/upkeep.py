@@ -101,7 +101,7 @@ class Upkeep:
 
     async def _tidy(self) -> None:
         """Let what is past ``keep_units`` go; not while the clock is not trusted."""
-        cutoff_ns = time.time_ns() - round(self._buffer.settings.keep_units * 1e9)
+        cutoff_ns = clock.now().at_ns - round(self._buffer.settings.keep_units * 1e9)
         while clock.synchronised():
             if not await asyncio.wrap_future(self._buffer.writer.chore(lambda db: tidy(db, cutoff_ns))):
                 return

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_agent import clock
+from edge_agent.buffer import holes
 from edge_agent.buffer.lanes import RouteFilter
 from edge_agent.buffer.projection import Entry, Projection, Sources
 from edge_agent.buffer.queries import DAMAGE_HINT, Passed, can_pass, is_damage
@@ -138,7 +139,7 @@ class Writer:
 
     def dead_letter(self, route: str, lane: int, n: int, seq: int, reason: str) -> None:
         """A refused record; durable before any progress that is reported after it."""
-        self._dead.append((route, lane, n, seq, reason, time.time_ns()))
+        self._dead.append((route, lane, n, seq, reason, clock.now().at_ns))
 
     def chore(self, work: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> Future[T]:
         """Run ``work`` on the writer's thread between commits, in a transaction of its own. Any thread may ask.
@@ -248,8 +249,10 @@ class Writer:
         self._projection.begin()
         step("before_begin")
         connection.execute("BEGIN IMMEDIATE")
-        rows, digest = self._rows(batch)
+        rows, digest, shed = self._rows(batch)
         connection.executemany(_INSERT, rows)
+        for first, last, anchor in shed:
+            holes.extend_gap(connection, first, last, anchor, "shed")
         step("after_insert")
         self._projection.apply(batch)
         step("after_projection")
@@ -269,16 +272,21 @@ class Writer:
             self._progress = progress | self._progress
             self._dead = dead + self._dead
 
-    def _rows(self, batch: list[Entry]) -> tuple[list[tuple[Any, ...]], bytes]:
-        """The table's rows with their hashes, and the new head's hash."""
+    def _rows(self, batch: list[Entry]) -> tuple[list[tuple[Any, ...]], bytes, list[tuple[int, int, bytes]]]:
+        """The table's rows with their hashes, the new head's hash, and the runs of seq that are not stored."""
         source_id, synced, digest = self._sources.id, self._is_synced(), self.head_hash
-        rows = []
+        rows: list[tuple[Any, ...]] = []
+        shed: list[tuple[int, int, bytes]] = []
         for seq, record, body in batch:
+            if not body:
+                first = shed.pop()[0] if shed and shed[-1][1] == seq - 1 else seq
+                shed.append((first, seq, digest))
+                continue
             kind, name, (at_ns, mono_ns) = int(record.kind), record.source, record.at
             text = f"{seq}|{kind}|{name}|{at_ns}|{mono_ns}|{synced}|".encode()
             digest = sha256(digest + text + body).digest()
             rows.append((seq, kind, source_id(name), at_ns, mono_ns, synced, body, digest))
-        return rows, digest
+        return rows, digest, shed
 
     def _is_synced(self) -> int:
         now_s = time.monotonic()
@@ -322,7 +330,7 @@ class Writer:
             kinds, refused = lane.filter.kinds, lane.refused
             if refused:
                 passes = lane.filter.passes
-                lane.total += sum(passes(record.kind, record.source, refused) for _, record, _ in batch)
+                lane.total += sum(passes(record.kind, record.source, refused) for _, record, body in batch if body)
             else:
                 lane.total += sum([row[1] in kinds for row in rows])
             lane.total_seq = seq

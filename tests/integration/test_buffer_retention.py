@@ -180,6 +180,35 @@ async def test_a_full_buffer_gives_up_loose_samples_keeps_numbers_and_then_holds
 
 
 @asynchronous
+async def test_a_full_buffer_stores_cycles_and_no_loose_samples(tmp_path: Path) -> None:
+    async with opened(tmp_path) as buffer:
+        (lane,) = buffer.lanes("mes", "now", SAMPLES)
+        buffer.append(preamble())
+        records, cycle, _ = opening(buffer, "SN1")
+        buffer.append(records)
+        for _ in range(1000):
+            buffer.append([aged(0, cycle, size=400)])
+        await settle(buffer)
+        limit(buffer, round(buffer.upkeep.used() / 0.99))  # nothing may go, and there is a little room
+        await buffer.upkeep.retention.step()
+        assert buffer.shedding and buffer.writer.held is None
+        loose = [buffer.append([aged(0)]) for _ in range(5)]
+        mine = buffer.append([aged(0, cycle)])
+        more = buffer.append([aged(0)])
+        await settle(buffer)
+        assert not {*loose, more} & stored(buffer) and mine in stored(buffer)
+        assert buffer.stats()["pending"] == {"mes": 1001}
+        limit(buffer, 10**9)
+        await buffer.upkeep.retention.step()
+        last = buffer.append([aged(0)])
+        await settle(buffer)
+        assert [row.seq for row in read_all(buffer, lane)][-2:] == [mine, last]
+        (drop,) = drops(buffer)
+        assert (drop["kinds"], drop["first_seq"], drop["last_seq"]) == ({"sample": 6}, loose[0], more)
+    assert intact(tmp_path)
+
+
+@asynchronous
 async def test_a_route_gives_up_what_is_beyond_its_max_backlog(tmp_path: Path) -> None:
     async with opened(tmp_path) as buffer:
         (dead,) = buffer.lanes("dead", "now", SAMPLES, max_backlog=100_000)
