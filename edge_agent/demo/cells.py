@@ -78,7 +78,7 @@ class Cell:
         image.holding[wiring.result] = wiring.counter_start
         self._where = {"station": wiring.station, "position": wiring.position}
         self._placed_by_swap = False
-        self._worked = False
+        self._worked: Unit | None = None  # from its result on until it leaves
 
     async def run(self) -> None:
         """Unit after unit, until cancelled."""
@@ -92,10 +92,10 @@ class Cell:
                 self._image.coils[self.wiring.done] = False
             await self._pause(self.wiring.work_s)
             worked = self._present()
-            self._worked = True
+            self._worked = worked
             await self._hand_over(worked)
             await asyncio.sleep(STAY_S)
-            self._worked = False
+            self._worked = None
             if self.unit is worked:
                 self._truth.note("leave", **self._where, serial=worked.serial)
                 self.unit = None
@@ -107,7 +107,7 @@ class Cell:
         if old is None:
             return False
         self._truth.note("swap", **self._where, out=old.serial, serial=new.serial)
-        if not self._worked:
+        if old is not self._worked:
             self._bench.append(old)
         self.unit, self._placed_by_swap = new, True
         if scan:

@@ -13,6 +13,8 @@ Each station is a Modbus unit id of its own on the one server; the readers are `
 
 - ``{"do": "feed"}``: units begin to come;
 - ``{"do": "swap", "station": "OP20", "position": 1, "scan": true}``, without a station everywhere;
+- ``{"do": "kill", "pid": 123, "at": "ack"}``: SIGKILL that process at the moment when it next acknowledges a result,
+  or reads one (``"result"``); the worst moments for an agent, which only the PLC knows;
 - ``{"do": "stop"}``: no new units; answered when the last one has left.
 
 The end of stdin ends the process: it never outlives its parent.
@@ -24,7 +26,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -64,7 +68,8 @@ class Line:
         self._under_way = 0
         self._feeding = asyncio.Event()
         self._empty = asyncio.Event()
-        self.images = {device: Image(self._noting_replies(device)) for device in UNIT_IDS}
+        self._victim: tuple[int, str] | None = None  # (pid, when)
+        self.images = {device: Image(self._noting_replies(device), self._touched) for device in UNIT_IDS}
         self.scanners = {wiring.scanner: PtyScanner(directory / wiring.scanner) for wiring in WIRINGS}
         inboxes = {station: asyncio.Queue[Unit](maxsize=2) for station in ("OP10", "OP20", "OP30")}
         self._first = inboxes["OP10"]
@@ -106,6 +111,15 @@ class Line:
             if wanted and cell.unit is not None:
                 swapped += cell.swap(self.make(), scan=scan)
         return swapped
+
+    def kill(self, pid: int | None, at: str) -> None:
+        """SIGKILL a process when it next touches the PLC in this way; None: spare it."""
+        self._victim = None if pid is None else (pid, at)
+
+    def _touched(self, what: str) -> None:
+        if self._victim is not None and self._victim[1] == what:
+            os.kill(self._victim[0], signal.SIGKILL)
+            self._victim = None
 
     def make(self) -> Unit:
         """The next unit, with what will go wrong with it."""
@@ -157,6 +171,9 @@ async def _obey(line: Line, command: dict[str, Any]) -> dict[str, Any]:
     if command["do"] == "swap":
         count = line.swap(command.get("station"), command.get("position"), scan=command.get("scan", False))
         return {"did": "swap", "count": count}
+    if command["do"] == "kill":
+        line.kill(command["pid"], command["at"])
+        return {"did": "kill"}
     if command["do"] == "stop":
         await line.stop()
         return {"did": "stop"}

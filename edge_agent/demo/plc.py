@@ -32,14 +32,18 @@ _WRITE_COILS = (5, 15)
 
 
 class Image:
-    """The memory of one unit id. ``on_reply`` is told the number of each reply that carries one."""
+    """The memory of one unit id. ``on_reply`` is told the number of each reply that carries one.
 
-    def __init__(self, on_reply: Callable[[int], None]) -> None:
+    ``on_touch`` is told at once, before the client has its answer, that it read results or raised a coil.
+    """
+
+    def __init__(self, on_reply: Callable[[int], None], on_touch: Callable[[str], None] = lambda what: None) -> None:
         self.coils = [False] * COILS
         self.inputs = [0] * INPUTS
         self.holding = [0] * HOLDING
         self._replies = 0
         self._on_reply = on_reply
+        self._on_touch = on_touch
 
     def put_float(self, address: int, value: float) -> None:
         """Two holding registers, float32, high word first (ABCD)."""
@@ -66,11 +70,14 @@ class Image:
         """The server's hook: bring its memory up to date before it answers, take over what a client writes."""
         if wanted is not None and function in _WRITE_COILS:
             self.coils[address : address + len(wanted)] = [bool(bit) for bit in wanted]
+            if any(wanted):
+                self._on_touch("ack")
         elif function == _READ_COILS:
             for word in range(COILS // 16):
                 memory[word] = sum(1 << bit for bit in range(16) if self.coils[16 * word + bit])
         elif function == _READ_HOLDING:
             memory[:HOLDING] = self.holding
+            self._on_touch("result")
         elif function == _READ_INPUTS:
             if address <= REPLY_ADDRESS < address + count:
                 self._replies += 1

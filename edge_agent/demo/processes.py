@@ -59,6 +59,11 @@ class Child:
         return self._process is not None and self._process.returncode is None
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         """Of the last run; negative: the signal that ended it."""
         return None if self._process is None else self._process.returncode
@@ -134,6 +139,10 @@ class LineProcess(Child):
         """Swap the units at the position, or at all; how many were."""
         answer = await self._do({"do": "swap", "station": station, "position": position, "scan": scan}, 5.0)
         return int(answer["count"])
+
+    async def kill_at(self, victim: Child | None, at: str = "ack") -> None:
+        """SIGKILL the victim when it next acknowledges (``ack``) or reads (``result``) a result; None: spare it."""
+        await self._do({"do": "kill", "pid": victim.pid if victim else None, "at": at}, 5.0)
 
     async def stop(self, timeout_s: float) -> None:
         """No new units; returns when the last has left. Raises TimeoutError."""

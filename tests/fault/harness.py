@@ -30,12 +30,13 @@ from support.mosquitto import Mosquitto
 # retention and salvage need an hour or damage to be reached, and have tests of their own.
 STEPS = {
     "before_begin": 40, "after_insert": 40, "after_projection": 40, "before_commit": 40, "after_commit": 40,
-    "before_notify": 40, "progress_before": 6, "progress_after": 6, "witness_before_replace": 3,
-    "witness_after_replace": 3, "log_open_before": 1, "log_open_after": 1,
+    "before_notify": 40, "progress_before": 6, "progress_after": 6, "witness_before_replace": 1,
+    "witness_after_replace": 1, "log_open_before": 1, "log_open_after": 1,
 }  # fmt: skip
+PLC_STEPS = ("plc_ack", "plc_result")  # the PLC kills the agent at its next acknowledge, or read of a result
 STEP_WAIT_S = 5.0  # a step not reached by then was not to be; the kill comes from outside
 REPLACED = {
-    "poll: 100ms": "poll: 50ms",
+    "poll: 100ms": "poll: 30ms",
     "confirm_timeout: 5s": "confirm_timeout: 2s\n    ack_timeout: 2s",
 }
 DRAIN_S = 60.0
@@ -69,7 +70,7 @@ class Weather:
 
 
 def plan_kills(seed: int, count: int) -> list[Kill]:
-    """Every step once before any twice, random moments between them."""
+    """Every step once before any twice; between them random moments, and those that only the PLC knows."""
     chance = random.Random(seed)
     steps: list[str] = []
     kills = []
@@ -80,6 +81,8 @@ def plan_kills(seed: int, count: int) -> list[Kill]:
                 steps = sorted(STEPS)
                 chance.shuffle(steps)
             step = steps.pop()
+        elif number % 4 == 1:
+            step = chance.choice(PLC_STEPS)
         places = [(wiring.station, wiring.position) for wiring in WIRINGS]
         kills.append(
             Kill(
@@ -164,11 +167,16 @@ class Torture:
         return self.verdict
 
     async def _one(self, number: int, kill: Kill) -> None:
-        await self._agent.start({"EDGE_AGENT_KILL_AT": f"{kill.step}:{kill.hit}"} if kill.step else None)
+        inside = kill.step in STEPS
+        await self._agent.start({"EDGE_AGENT_KILL_AT": f"{kill.step}:{kill.hit}"} if inside else None)
+        if kill.step in PLC_STEPS:
+            await asyncio.sleep(kill.after_s)
+            await self._line.kill_at(self._agent, kill.step.removeprefix("plc_"))
         try:
             returncode = await self._agent.wait(STEP_WAIT_S if kill.step else kill.after_s)
         except TimeoutError:
             await self._agent.kill()
+            await self._line.kill_at(None)
             how = f"at {kill.after_s:.1f} s" if not kill.step else f"from outside: {kill.step}:{kill.hit} not reached"
         else:
             if returncode != -9:

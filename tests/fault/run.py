@@ -13,7 +13,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from harness import STEPS, Torture, say
+from harness import PLC_STEPS, STEPS, Torture, say
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
         f"units={counts.units} cycles={counts.cycles} bound={counts.bound} unbound={counts.unbound} "
         f"readings={counts.readings} pending={verdict.pending} outages={verdict.outages} hangs={verdict.hangs}"
     )
-    say("hits: " + " ".join(f"{step}={verdict.hits[step]}" for step in STEPS))
+    say("hits: " + " ".join(f"{step}={verdict.hits[step]}" for step in (*STEPS, *PLC_STEPS)))
     say(verdict.line())
     return 0 if verdict.good else 1
 
