@@ -121,7 +121,9 @@ class Collector:
         self._requests.clear()  # the binder asks anew after the gap
         if was_open:
             self._status["reconnects"] += 1
-            self._line.gap(self.name, self._read_ok, clock.now(), "lost")
+            now = clock.now()
+            silent_by_nature = self._spec.cadence is Cadence.EVENT  # its loss is noticed when it happens
+            self._line.gap(self.name, now if silent_by_nature else self._read_ok, now, "lost")
 
     def _state(self, state: str, error: DriverError | None = None) -> None:
         text, hint = (str(error.args[0]), error.hint) if error else ("", "")
