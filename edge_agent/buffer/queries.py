@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -125,11 +125,10 @@ class Reader:
             (after_seq, end, limit),
         ).fetchall()
         try:
-            names = self._sources
-            return [Row(seq, kind, names[id], at, mono, synced, body) for seq, kind, id, at, mono, synced, body in rows]
+            return _named(rows, self._sources)
         except KeyError:  # a source that came after this reader last looked
-            names = self._sources = dict(self._connection.execute("SELECT id, name FROM source"))
-            return [Row(seq, kind, names[id], at, mono, synced, body) for seq, kind, id, at, mono, synced, body in rows]
+            self._sources = dict(self._connection.execute("SELECT id, name FROM source"))
+            return _named(rows, self._sources)
 
     def _merge_holes(self, lane: Lane, after_seq: int, end: int, rows: list[Row]) -> list[Row]:
         """Put each hole that ends here in its place, instead of whatever rows it still covers."""
@@ -157,6 +156,15 @@ class Reader:
             total -= len(rows.pop().body)
         self._row_bytes = max(16.0, total / len(rows))
         return rows
+
+
+def _named(rows: list[tuple[Any, ...]], names: Mapping[int, str]) -> list[Row]:
+    """Rows with their source's name. ``tuple.__new__`` is what Row() calls, without a Python frame a row."""
+    new = tuple.__new__
+    return [
+        new(Row, (seq, kind, names[source], at_ns, mono_ns, synced, body))
+        for seq, kind, source, at_ns, mono_ns, synced, body in rows
+    ]
 
 
 class Registry:
