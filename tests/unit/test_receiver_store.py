@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import sqlite3
@@ -18,7 +17,6 @@ from edge_agent.receiver.store import RecordRejected, Store
 
 LOG = "aaaaaaaaaaaa"
 CONFIRM = "e/s/a/l/_agent/pc1/confirm"
-numbers = itertools.count(1)
 
 
 def message(kind: str, source: str, *bodies: dict[str, Any], log: str = LOG, seqs: list[int] | None = None,

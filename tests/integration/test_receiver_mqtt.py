@@ -1,0 +1,324 @@
+"""Receiver, route, buffer and broker together: nothing lost, nothing double, through kills on every side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.errors import StorageError
+from edge_agent.receiver import Gap, Received, Receiver, RecordRejected
+from edge_agent.receiver.receiver import ReceiverRefused
+from support.delivery import ROOT, Watcher, buffer, running, scans, settings, settled, threaded, until
+from support.mosquitto import Mosquitto, free_port
+
+PAGE = (Path(__file__).parents[2] / "docs" / "receiver.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def texts(database: Path) -> list[str]:
+    connection = sqlite3.connect(database)
+    try:
+        rows = connection.execute("SELECT body FROM record WHERE kind = 'scan'").fetchall()
+        return sorted(json.loads(body)["text"] for (body,) in rows)
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def receiving(url: str, database: Path | None, **more: Any) -> Iterator[Receiver]:
+    receiver = Receiver(url, "acme/#", database, **more)
+    with threaded(receiver.run, receiver.stop):
+        yield receiver
+
+
+@contextlib.contextmanager
+def child(*arguments: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """A Python process that does not outlive the test."""
+    process = subprocess.Popen([sys.executable, *arguments], text=True, stdout=subprocess.PIPE, **more)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_broker_agent_and_receiver_are_killed_and_everything_is_there_once(tmp_path: Path) -> None:
+    database = tmp_path / "records.db"
+
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker:
+            with receiving(broker.url, database):
+                async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                    store.append(scans(300, "one"))
+                    await settled(route, store)
+                    broker.kill()
+                    store.append(scans(300, "two"))
+                    await asyncio.sleep(0.2)
+                    broker.start()
+                    store.append(scans(300, "three"))
+                    await asyncio.sleep(0.1)
+                async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                    store.append(scans(300, "four"))
+                    await settled(route, store)
+                    assert route.status()["confirm"] == "delivered"
+            with receiving(broker.url, database) as receiver:
+                async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                    store.append(scans(300, "five"))
+                    await settled(route, store)
+                assert receiver.counts["gaps"] == 0
+
+    asyncio.run(scenario())
+    expected = sorted(f"{name}-{i}" for name in ("one", "two", "three", "four", "five") for i in range(300))
+    assert texts(database) == expected
+
+
+KILLED = """
+import os, signal, sys
+from edge_agent.receiver import Receiver, store
+commit = store.Store.take
+def take(self, messages, bad=()):
+    outcome = commit(self, messages, bad)
+    if messages:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return outcome
+store.Store.take = take
+Receiver(sys.argv[1], "acme/#", sys.argv[2]).run()
+"""
+
+
+def test_a_receiver_killed_between_commit_and_confirmation_makes_no_double(tmp_path: Path) -> None:
+    database = tmp_path / "records.db"
+
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker, child("-c", KILLED, broker.url, str(database)) as victim:
+            async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                store.append(scans(50))
+                await until(lambda: victim.poll() == -signal.SIGKILL)
+                connection = sqlite3.connect(database)
+                assert connection.execute("SELECT count(*) FROM record").fetchone()[0] > 0, "it had committed"
+                connection.close()
+                assert route.status()["confirmed_n"] == 0, "committed, but nobody said so"
+                with receiving(broker.url, database) as receiver:
+                    await settled(route, store)
+                    assert receiver.counts["duplicates"] > 0
+
+    asyncio.run(scenario())
+    assert texts(database) == sorted(f"gate-{i}" for i in range(50))
+
+
+def test_a_refusal_travels_back_and_the_rest_is_delivered(tmp_path: Path) -> None:
+    def on_record(db: sqlite3.Connection, record: Received) -> None:
+        if record.body.get("text") == "gate-7":
+            raise RecordRejected("unknown part number")
+
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker, receiving(broker.url, tmp_path / "records.db", on_record=on_record):
+            async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                store.append(scans(20))
+                await settled(route, store)
+                await until(lambda: route.status()["dead"] == 1)
+
+    asyncio.run(scenario())
+    assert len(texts(tmp_path / "records.db")) == 19
+
+
+def test_a_new_receiver_begins_where_the_stream_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker:
+            async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                with receiving(broker.url, tmp_path / "old.db"):
+                    store.append(scans(50, "old"))
+                    await settled(route, store)
+                with receiving(broker.url, tmp_path / "new.db") as receiver:
+                    store.append(scans(50, "new"))
+                    await settled(route, store)
+                    assert receiver.counts["gaps"] == 0
+
+    asyncio.run(scenario())
+    assert texts(tmp_path / "new.db") == sorted(f"new-{i}" for i in range(50))
+
+
+def test_a_receiver_restored_from_a_backup_says_what_it_lost_and_goes_on(tmp_path: Path) -> None:
+    gaps: list[Gap] = []
+
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker:
+            async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                with receiving(broker.url, tmp_path / "records.db"):
+                    store.append(scans(10, "saved"))
+                    await settled(route, store)
+                backup = (tmp_path / "records.db").read_bytes()
+                with receiving(broker.url, tmp_path / "records.db"):
+                    store.append(scans(10, "lost"))
+                    await settled(route, store)
+                (tmp_path / "records.db").write_bytes(backup)
+                with receiving(broker.url, tmp_path / "records.db", on_gap=gaps.append):
+                    store.append(scans(10, "after"))
+                    await settled(route, store)
+
+    asyncio.run(scenario())
+    assert [(gap.first_n, gap.last_n, gap.lost) for gap in gaps] == [(12, 21, True)]
+
+
+def test_a_gap_is_noticed_while_it_is_open_and_forgotten_when_it_is_filled(tmp_path: Path) -> None:
+    gaps: list[Gap] = []
+
+    def message(n: int) -> dict[str, Any]:
+        record = {"n": n, "seq": n, "at_ns": "1", "mono_ns": "1", "text": f"t{n}"}
+        return {"v": 1, "agent": "pc1", "stream": "aaaaaaaaaaaa.mes.1", "log": "aaaaaaaaaaaa", "boot": "b", "n": n,
+                "after": 0, "source": "gate", "kind": "scan", "confirm": "", "records": [record]}  # fmt: skip
+
+    async def scenario() -> None:
+        database = tmp_path / "records.db"
+        with Mosquitto(tmp_path) as broker, Watcher(broker.url) as hand:
+            with receiving(broker.url, database, on_gap=gaps.append, gap_after_s=0.3) as receiver:
+                await until(lambda: receiver.connected)
+                for n in (1, 4):
+                    await asyncio.to_thread(hand.publish, f"{ROOT}/gate/scan", message(n))
+                await until(lambda: len(gaps) == 1)
+                assert (gaps[0].first_n, gaps[0].last_n, gaps[0].lost) == (2, 3, False)
+                for n in (2, 3):
+                    await asyncio.to_thread(hand.publish, f"{ROOT}/gate/scan", message(n))
+                await until(lambda: receiver.counts["records"] == 4)
+                await asyncio.sleep(0.3)
+            connection = sqlite3.connect(database)
+            assert connection.execute("SELECT count(*) FROM gap").fetchone() == (0,)
+            connection.close()
+
+    asyncio.run(scenario())
+
+
+def test_hostile_messages_are_set_aside_and_the_rest_is_stored(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = tmp_path / "records.db"
+        hostile = [b"", b"{", b"[]", b"\xff" * 1000, b'{"v":1}', b'{"v":1,"records":[{}]}', b"[" * 50_000,
+                   b'{"v":1,"agent":"x","stream":"s","log":"aaaaaaaaaaaa","source":"s","kind":"scan","n":1,'
+                   b'"confirm":"plc/write","records":[{"n":1,"seq":1,"at_ns":"1","mono_ns":"1"}]}']  # fmt: skip
+        with Mosquitto(tmp_path) as broker, Watcher(broker.url, "plc/#") as hand:
+            with receiving(broker.url, database) as receiver:
+                await until(lambda: receiver.connected)
+                for payload in hostile:
+                    await asyncio.to_thread(hand.publish, f"{ROOT}/gate/scan", payload)
+                async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                    store.append(scans(10))
+                    await settled(route, store)
+                assert receiver.counts["bad_messages"] == len(hostile)
+            assert hand.messages == [], "nobody can make the receiver publish to a topic of his choice"
+        assert len(texts(database)) == 10
+
+    asyncio.run(scenario())
+
+
+def test_refusals_and_wrong_files_are_told_at_once(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path, users={"mes": "right"}) as broker:
+        wrong = Receiver(broker.url, "acme/#", tmp_path / "r.db", username="mes", password="wrong")
+        with pytest.raises(ReceiverRefused) as caught:
+            wrong.run()
+        assert "password" in caught.value.hint
+    (tmp_path / "text.db").write_text("this is no database, but a long enough text\n" * 100)
+    with pytest.raises(StorageError):
+        Receiver("mqtt://127.0.0.1:1", "#", tmp_path / "text.db").run()
+
+
+# --- docs/receiver.md -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("program", "database"), list(zip(PROGRAMS, ("records.db", "mine.db"), strict=True)))
+def test_the_programs_of_the_page_receive_and_confirm(tmp_path: Path, program: str, database: str) -> None:
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker:
+            here = program.replace("127.0.0.1:1883", f"127.0.0.1:{broker.port}").replace(
+                '1", 1883', f'1", {broker.port}'
+            )
+            assert here != program
+            with child("-c", here, cwd=tmp_path):
+                async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                    store.append(scans(30))
+                    await settled(route, store)
+                    broker.kill()
+                    store.append(scans(30, "later"))
+                    broker.start()
+                    await settled(route, store)
+                    assert route.status()["dead"] == 0
+
+    asyncio.run(scenario())
+    assert len(texts(tmp_path / database)) == 60
+
+
+def test_the_queries_of_the_page_run(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, receiving(broker.url, tmp_path / "records.db"):
+        pass
+    connection = sqlite3.connect(tmp_path / "records.db")
+    (sql,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+    for query in sql.split(";"):
+        connection.execute(query)
+    for name in re.findall(r"^\| (`\w+`(?:, `\w+`)?) \|", PAGE, re.MULTILINE):
+        for table in re.findall(r"\w+", name):
+            connection.execute(f"SELECT * FROM {table}")
+    connection.close()
+
+
+# --- edge-agent listen ------------------------------------------------------------------------------------------
+
+
+def listen(*arguments: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    return child("-m", "edge_agent", "listen", *arguments, stderr=subprocess.STDOUT, env=environment)
+
+
+def test_listen_stores_confirms_and_ends_with_0(tmp_path: Path) -> None:
+    async def scenario() -> str:
+        with Mosquitto(tmp_path) as broker:
+            database = str(tmp_path / "records.db")
+            with listen(broker.url, "--topic", "acme/#", "--db", database, "--json") as process:
+                async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                    store.append(scans(10))
+                    await settled(route, store)
+                process.send_signal(signal.SIGTERM)
+                out, _ = await asyncio.to_thread(process.communicate, timeout=10)
+                assert process.returncode == 0, out
+                return out
+
+    last = json.loads(asyncio.run(scenario()).splitlines()[-1])
+    assert last["event"] == "counts"
+    assert last["records"] >= 11
+    assert len(texts(tmp_path / "records.db")) == 10
+
+
+def test_listen_without_a_database_only_watches(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker, listen(broker.url, "--records", "--json") as process:
+            async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                store.append(scans(3))
+                out = ""
+                while "gate-2" not in out:
+                    out += await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), 20)  # type: ignore[union-attr]
+                assert route.status()["confirmed_n"] == 0
+
+    asyncio.run(scenario())
+
+
+def test_listen_says_why_it_cannot(tmp_path: Path) -> None:
+    with (
+        Mosquitto(tmp_path, users={"mes": "right"}) as broker,
+        listen(broker.url, "--db", str(tmp_path / "r.db")) as process,
+    ):
+        out, _ = process.communicate(timeout=20)
+        assert process.returncode == 69
+        assert "check user name and password" in out
+    (tmp_path / "text.db").write_text("no database\n" * 1000)
+    with listen(f"mqtt://127.0.0.1:{free_port()}", "--db", str(tmp_path / "text.db")) as process:
+        out, _ = process.communicate(timeout=20)
+        assert process.returncode == 73
