@@ -27,12 +27,13 @@ from edge_agent.buffer.queries import Passed, Reader, Registry, connect, restore
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.upkeep import Upkeep
 from edge_agent.buffer.writer import Drop, Tracked, Writer
-from edge_agent.errors import StorageError
+from edge_agent.errors import StorageError, StorageFull
 from edge_agent.model import Kind, Record
 
 INBOX_ROWS = 4096
 INBOX_BYTES = 8 * 2**20
 STOP_S = 10.0
+LANES_S = 30.0
 SILENT_S = 15.0  # a writer that shows no sign of life for so long does not answer
 _QUIET = frozenset({Kind.SAMPLE, Kind.TAGSET, Kind.CONFIG, Kind.CHECKPOINT})  # may linger for company
 
@@ -189,7 +190,12 @@ class Buffer:
             self.track(connection)
             return found
 
-        found = self.writer.chore(attach).result(timeout=30)
+        try:
+            found = self.writer.chore(attach).result(timeout=LANES_S)
+        except sqlite3.Error as error:
+            raise StorageFull(f"no lane for route {route}: {error}", hint="free disk space") from error
+        except TimeoutError as error:
+            raise StorageError(f"no lane for route {route}: the writer does not answer") from error
         handed.update(lane.id for lane in found)
         return found
 

@@ -157,18 +157,20 @@ class Projection:
         )  # fmt: skip
         self._forget(cycle)
         if body.get("windows") is not None:
-            self._connection.execute("DELETE FROM cycle_window WHERE cycle = ?", (cycle,))
-            rows = [
-                (cycle, self._sources.id(group), first, last)
-                for group, ranges in body["windows"].items()
-                for first, last in ranges
-            ]
-            self._connection.executemany("INSERT OR REPLACE INTO cycle_window VALUES (?, ?, ?, ?)", rows)
+            self._replace_windows(cycle, body["windows"])
         if body.get("counter") is not None:
             self._connection.execute(
                 "INSERT OR REPLACE INTO counter VALUES (?, ?, ?, ?)",
                 (body["station"], body["position"], body["counter"], body.get("epoch") or 0),
             )
+
+    def _replace_windows(self, cycle: str, windows: Mapping[str, Any]) -> None:
+        """What the binder says a cycle owns, instead of what its samples suggested."""
+        self._connection.execute("DELETE FROM cycle_window WHERE cycle = ?", (cycle,))
+        rows = [
+            (cycle, self._sources.id(group), first, last) for group, ranges in windows.items() for first, last in ranges
+        ]
+        self._connection.executemany("INSERT OR REPLACE INTO cycle_window VALUES (?, ?, ?, ?)", rows)
 
     def _binding(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         execute = self._connection.execute
@@ -227,9 +229,12 @@ class Projection:
             ),
         )  # fmt: skip
         if body["code"] == "observation_gap":
-            for cycle in (details or {}).get("cycles", ()):
+            known: Mapping[str, Any] = details or {}
+            for cycle in known.get("cycles", ()):
                 self._flush(cycle)
                 self._forget(cycle)
+                if "windows" in known:  # a gap is noticed later than it began: what came since is taken back
+                    self._replace_windows(cycle, known["windows"])
                 self._connection.execute(
                     "UPDATE cycle SET state = 'interrupted' WHERE cycle = ? AND state = 'open'", (cycle,)
                 )

@@ -227,10 +227,10 @@ def restored(connection: sqlite3.Connection) -> Restored:
     """Cycles that are not closed, oldest first, and the last counters."""
     rows = connection.execute(
         "SELECT c.cycle, c.station, c.position, c.opened_at_ns, c.opened_by, c.attempt, c.context, c.unit, u.serial,"
-        " c.binding FROM cycle c LEFT JOIN unit u ON u.unit = c.unit WHERE c.state <> 'closed' ORDER BY c.seq"
+        " c.binding, c.binding_state FROM cycle c LEFT JOIN unit u ON u.unit = c.unit WHERE c.state <> 'closed' ORDER BY c.seq"
     ).fetchall()
     cycles = []
-    for cycle, station, position, opened_at_ns, opened_by, attempt, context, unit, serial, binding in rows:
+    for cycle, station, position, opened_at_ns, opened_by, attempt, context, unit, serial, binding, state in rows:
         windows: dict[str, tuple[tuple[int, int], ...]] = {}
         sql = (
             "SELECT s.name, w.first_seq, w.last_seq FROM cycle_window w JOIN source s ON s.id = w.source"
@@ -241,8 +241,7 @@ def restored(connection: sqlite3.Connection) -> Restored:
         cycles.append(
             OpenCycle(
                 cycle, station, position, opened_at_ns, opened_by, attempt, orjson.loads(context), windows, unit,
-                serial,
-                binding,
+                serial, binding, state if binding else None,
             )
         )  # fmt: skip
     counters = {
@@ -251,4 +250,9 @@ def restored(connection: sqlite3.Connection) -> Restored:
             "SELECT station, position, counter, epoch FROM counter"
         )
     }
-    return Restored(tuple(cycles), counters)
+    before_this_log = (
+        "SELECT at_ns FROM record WHERE seq < (SELECT seq FROM record WHERE kind = ? ORDER BY seq DESC LIMIT 1)"
+        " ORDER BY seq DESC LIMIT 1"
+    )
+    newest = connection.execute(before_this_log, (int(Kind.LOG_OPENED),)).fetchone()
+    return Restored(tuple(cycles), counters, newest[0] if newest else None)

@@ -78,7 +78,7 @@ class Counts:
 
 @dataclass(slots=True)
 class _Inbox:
-    entries: deque[Entry] = field(default_factory=deque)
+    appends: deque[list[Entry]] = field(default_factory=deque)  # each is one transaction's, never split
     hurry: bool = False
 
 
@@ -124,10 +124,10 @@ class Writer:
     def put(self, entries: list[Entry], hurry: bool) -> None:
         """Hand over numbered entries; ``hurry`` ends the linger."""
         inbox = self._inbox
-        inbox.entries.extend(entries)
+        inbox.appends.append(entries)
         if hurry:
             inbox.hurry = True
-        if self._waiting and (hurry or len(inbox.entries) <= len(entries)):
+        if self._waiting and (hurry or len(inbox.appends) == 1):
             self._wake.set()
 
     def progress(self, lane: int, seq: int, n: int) -> None:
@@ -190,19 +190,19 @@ class Writer:
                 self._chores.popleft()[1].set_exception(self.failed or StorageError("the buffer is closed"))
 
     def _finished(self) -> bool:
-        return self._stopping and not (self._inbox.entries or self._progress or self._dead or self._chores)
+        return self._stopping and not (self._inbox.appends or self._progress or self._dead or self._chores)
 
     def _wait(self) -> None:
         """Until there is something to do; then, while several samples and no fact wait, linger for more."""
         inbox = self._inbox
         self._waiting = True
         try:
-            while not (inbox.entries or self._chores or self._stopping or self._progress_is_due()):
+            while not (inbox.appends or self._chores or self._stopping or self._progress_is_due()):
                 self.beat_s = time.monotonic()
                 pending = self._progress or self._dead
                 self._wake.wait(PROGRESS_S - (self.beat_s - self._committed_s) if pending else IDLE_S)
                 self._wake.clear()
-            if 1 < len(inbox.entries) < BATCH_ROWS and not inbox.hurry and not self._stopping:
+            if 1 < len(inbox.appends) < BATCH_ROWS and not inbox.hurry and not self._stopping:
                 self._wake.clear()
                 if not inbox.hurry:
                     self._wake.wait(LINGER_S)
@@ -215,9 +215,12 @@ class Writer:
         if self.held is not None and not self._stopping:
             time.sleep(0.02)  # room() holds the collectors meanwhile; progress and chores go on
             return []
-        entries = self._inbox.entries
+        appends = self._inbox.appends
         self._inbox.hurry = False
-        return [entries.popleft() for _ in range(min(len(entries), BATCH_ROWS))]
+        batch: list[Entry] = []
+        while appends and len(batch) < BATCH_ROWS:
+            batch += appends.popleft()
+        return batch
 
     def _progress_is_due(self) -> bool:
         if not (self._progress or self._dead):
