@@ -77,7 +77,7 @@ class Cell:
         self._number = 0
         image.holding[wiring.result] = wiring.counter_start
         self._where = {"station": wiring.station, "position": wiring.position}
-        self._placed_by_swap = False
+        self._swapped_in: Unit | None = None  # scanned, if at all, when it was put in
         self._worked: Unit | None = None  # from its result on until it leaves
 
     async def run(self) -> None:
@@ -85,9 +85,8 @@ class Cell:
         while True:
             if self.unit is None:
                 self._enter(self._bench.popleft() if self._bench else await self._inbox.get())
-            if not self._placed_by_swap:
+            if self.unit is not self._swapped_in:
                 await self._identify()
-            self._placed_by_swap = False
             if self.wiring.ack is None:
                 self._image.coils[self.wiring.done] = False
             await self._pause(self.wiring.work_s)
@@ -109,7 +108,7 @@ class Cell:
         self._truth.note("swap", **self._where, out=old.serial, serial=new.serial)
         if old is not self._worked:
             self._bench.append(old)
-        self.unit, self._placed_by_swap = new, True
+        self.unit = self._swapped_in = new
         if scan:
             self._scan(new.serial, new)
         return True
@@ -125,7 +124,7 @@ class Cell:
     async def _identify(self) -> None:
         await self._pause(0.15)
         unit = self._present()
-        if self._placed_by_swap:
+        if unit is self._swapped_in:
             return
         if self._happens("no_scan", unit):
             return

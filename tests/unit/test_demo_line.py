@@ -146,6 +146,7 @@ def test_a_swap_puts_another_unit_in_and_the_first_comes_back(tmp_path: Path) ->
             lambda event: at_op20("enter")(event) and event["serial"] == first and event["at_ns"] > swap["at_ns"]
         )
         assert again["at_ns"] > work["at_ns"]
+        await bench.seen(lambda event: at_op20("scan")(event) and event["at_ns"] > again["at_ns"])
 
     run(tmp_path, story, give_up_s=0.2)
 
