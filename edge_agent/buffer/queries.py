@@ -227,7 +227,8 @@ def restored(connection: sqlite3.Connection) -> Restored:
     """Cycles that are not closed, oldest first, and the last counters."""
     rows = connection.execute(
         "SELECT c.cycle, c.station, c.position, c.opened_at_ns, c.opened_by, c.attempt, c.context, c.unit, u.serial,"
-        " c.binding, c.binding_state FROM cycle c LEFT JOIN unit u ON u.unit = c.unit WHERE c.state <> 'closed' ORDER BY c.seq"
+        " c.binding, c.binding_state FROM cycle c LEFT JOIN unit u ON u.unit = c.unit WHERE c.state <> 'closed'"
+        " ORDER BY c.seq"
     ).fetchall()
     cycles = []
     for cycle, station, position, opened_at_ns, opened_by, attempt, context, unit, serial, binding, state in rows:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edge_agent import clock
 from edge_agent.buffer import TOMBSTONE, Buffer, RouteFilter, Row, open_readonly, writer
+from edge_agent.buffer.tidy import tidy
 from edge_agent.model import Instant, Kind, Record
 from support.buffer_rig import ALL, PRESS, asynchronous, closing, opened, opening, preamble, read_all, record
 
@@ -243,6 +244,32 @@ async def test_a_detached_route_keeps_its_records_until_the_cap(tmp_path: Path) 
         assert not seqs <= stored(buffer)
         assert sum(drop["kinds"].get("sample", 0) for drop in drops(buffer)) == len(seqs - stored(buffer))
     assert intact(tmp_path)
+
+
+@asynchronous
+async def test_the_registry_outlives_the_records_but_not_for_ever(tmp_path: Path) -> None:
+    async with opened(tmp_path, keep="1h") as buffer:
+        (lane,) = buffer.lanes("mes", "now", ALL)
+        buffer.append(preamble())
+        records, cycle, _ = opening(buffer, "SN1")
+        buffer.append([*records, closing(cycle, {})])  # ended in 1970
+        records, still_open, _ = opening(buffer, "SN2")
+        seq = buffer.append([*records, *(aged(0) for _ in range(10))])
+        await settle(buffer)
+        tidied = buffer.writer.chore(lambda db: tidy(db, time.time_ns()))
+        assert not await asyncio.wrap_future(tidied)  # its records are still there
+        buffer.progress(lane, seq, seq)
+        await settle(buffer)
+        buffer.settings = buffer.settings.model_copy(update={"keep": 0.0})
+        await buffer.upkeep.retention.step()
+        archive = open_readonly(tmp_path)
+        assert archive.trace("SN1")[0].cycles[0].result == "Passed"
+        while await asyncio.wrap_future(buffer.writer.chore(lambda db: tidy(db, time.time_ns()))):
+            pass
+        assert archive.trace("SN1") == []
+        assert [visit.cycle for visit in archive.trace("SN2")[0].cycles] == [still_open]
+        assert buffer.lookup.unit("serial", "SN1") is None
+        archive.close()
 
 
 @asynchronous
