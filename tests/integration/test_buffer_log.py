@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.buffer_rig import ALL, PRESS, asynchronous, binding, closing, opened, opening, preamble, record, sample
 
 from edge_agent.buffer import BufferSettings, RouteFilter, open_buffer, open_readonly
 from edge_agent.errors import StorageError
 from edge_agent.model import Kind
+from support.buffer_rig import ALL, PRESS, asynchronous, binding, closing, opened, opening, preamble, record, sample
 
 
 @asynchronous
