@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from edge_agent.demo.counting import Counts, compare
+from edge_agent.demo.received import read_readings, read_records
+from edge_agent.demo.truth import TruthReader
 
 DEMO = [sys.executable, "-m", "edge_agent", "demo", "--seconds", "15", "--seed", "3"]
 LAST_LINE = re.compile(
@@ -37,22 +44,43 @@ def left_behind(directory: Path) -> list[str]:
     return found
 
 
+def recount(directory: Path, doctor: str) -> Counts:
+    """What the demo would have said of the same truth and a receiver's database that was tampered with."""
+    database = directory / "doctored.db"
+    shutil.copy(directory / "receiver.db", database)
+    with closing(sqlite3.connect(database)) as db:
+        changed = db.execute(doctor).rowcount
+        db.commit()
+    assert changed > 0, doctor
+    truth = TruthReader(directory / "truth.jsonl").new()
+    return compare(truth, read_records(database), read_readings(database))
+
+
 def test_the_demo_binds_everything_through_an_outage_and_a_crash(tmp_path: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(DEMO, env=environment, capture_output=True, text=True, timeout=120)
+    kept = tmp_path / "kept"
+    done = subprocess.run(
+        [*DEMO, "--keep", str(kept)], env=environment, capture_output=True, text=True, timeout=120
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
-    match = LAST_LINE.fullmatch(lines[-1])
-    assert match, lines[-1]
+    match = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
+    assert match, done.stdout
     units, cycles, readings, confirmed = map(int, match.groups())
     assert units >= 8
     assert cycles >= 2 * units
     assert readings > confirmed > cycles
-    told = done.stdout
-    assert "the broker is killed" in told
-    assert "taken out of the press" in told
-    assert "was not scanned" in told
+    assert "the broker is killed" in done.stdout
+    assert "taken out of the press" in done.stdout
+    assert "was not scanned" in done.stdout
     assert not left_behind(tmp_path)
-    assert not list(tmp_path.iterdir())
+
+    # the same run, had one sample, one serial or one cycle gone wrong
+    assert recount(kept, "DELETE FROM record WHERE seq = 200").lost > 0
+    assert recount(kept, "UPDATE cycle SET serial = 'SN00000001' WHERE serial = 'SN00000002'").misbound > 0
+    assert recount(kept, "DELETE FROM record WHERE kind = 'cycle_closed' AND source = 'OP20'").lost > 0
+    again = "(agent, log, seq, kind, source, at_ns, mono_ns, synced, body)"
+    copied = "agent, log, seq + 100000, kind, source, at_ns, mono_ns, synced, body"
+    doubled = recount(kept, f"INSERT INTO record {again} SELECT {copied} FROM record WHERE source = 'press.state'")
+    assert doubled.duplicates > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
