@@ -35,7 +35,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.errors import BrokerUnavailable, EdgeAgentError, MessageRejected
-from edge_agent.routes.settings import MqttRouteSettings
+from edge_agent.routes.settings import MqttRouteSettings, SecretMissing
 from edge_agent.routes.sink import SinkRefused
 
 CONNECT_S = 10.0
@@ -198,7 +198,10 @@ class Link:
         client.max_inflight_messages_set(0)  # the route bounds what is in flight; paho must not queue
         if self._settings.username is not None:
             secret = self._settings.password
-            client.username_pw_set(self._settings.username, secret.reveal() if secret else None)
+            try:
+                client.username_pw_set(self._settings.username, secret.reveal() if secret else None)
+            except SecretMissing as error:
+                raise SinkRefused(str(error.args[0]), hint=error.hint) from error
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edge_agent.errors import BrokerUnavailable, MessageRejected
 from edge_agent.logs import Log, Outage
 from edge_agent.model import Kind
-from edge_agent.routes.confirmation import BadConfirmation, Confirmation, parse
+from edge_agent.routes.confirmation import BadConfirmation, parse
+from edge_agent.routes.lanes import Lanes
 from edge_agent.routes.message import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -39,7 +40,6 @@ from edge_agent.routes.message import (
     Message,
     Stream,
     build,
-    tombstone,
 )
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 from edge_agent.routes.sink import Limits, Outgoing, Sink, SinkRefused
@@ -89,18 +89,14 @@ class Route:
         self._by_receiver = settings.confirm == "receiver"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"route-{name}")
         self._reader: Reader | None = None
-        self._lanes: deque[Lane] = deque()
-        self._sent_n: dict[str, int] = {}  # by stream of this run, the highest n ever given to the sink
-        self._window = Window(0, 0, 0)
+        self._lanes = Lanes(name, identity.agent, buffer)
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
         self._flying: dict[int, Message] = {}  # by n: given to the sink, which has not answered
-        self._dead: dict[int, str] = {}  # n → reason: above the lane's upto, and dead letters already
         self._suspicion = Suspicion()
         self._one_at_a_time = asyncio.Lock()
         self._changed = asyncio.Event()
         self._draining = asyncio.Event()
         self._drained = asyncio.Event()
-        self._reported = (0, 0)
         self._asked_s: float | None = None  # when we first sent something that the receiver has not answered
         self._failures = 0
         self._outage = Outage(log, "route", route=name)
@@ -115,7 +111,7 @@ class Route:
         """Deliver until cancelled, or until drained. Raises StorageError if the buffer fails."""
         try:
             await self._begin()
-            while not (self._draining.is_set() and self._settled_all()):
+            while not (self._draining.is_set() and self._lanes.all_settled):
                 await self._connection()
         finally:
             self._state = "stopped"
@@ -129,15 +125,15 @@ class Route:
 
     async def drain(self, timeout_s: float) -> bool:
         """Deliver what is durable now, for at most ``timeout_s``. True if all of it is settled; ends ``run()``."""
-        self._draining.set()
-        self._changed.set()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._buffer.committed(self._buffer.next_seq - 1)
+                self._draining.set()
+                self._changed.set()
                 await self._drained.wait()
         except TimeoutError:
             return False
-        return self._settled_all()
+        return self._lanes.all_settled
 
     def status(self) -> dict[str, Any]:
         """For `edge-agent status`: how it stands and, if it fails, what to type."""
@@ -145,8 +141,8 @@ class Route:
         error = self._error or self._refusal
         return {
             "state": self._state,
-            "stream": self._stream.name if self._lanes else None,
-            "confirmed_n": self._window.upto,
+            "stream": self._lanes.lane.stream if self._lanes else None,
+            "confirmed_n": self._lanes.window.upto,
             "pending": stats["pending"].get(self.name, 0),
             "in_flight": len(self._flying),
             "dead": stats["dead_letters"].get(self.name, 0),
@@ -161,9 +157,9 @@ class Route:
 
     async def _begin(self) -> None:
         arguments = (self.name, self._settings.start, route_filter(self._settings))
-        self._lanes.extend(await self._in_thread(self._buffer.lanes, *arguments))
+        lanes = await self._in_thread(self._buffer.lanes, *arguments)
         self._reader = await self._in_thread(self._buffer.reader)
-        self._enter_lane()
+        self._lanes.begin(lanes)
 
     async def _connection(self) -> None:
         """One connection from open to its end, and the wait after a failure."""
@@ -191,9 +187,7 @@ class Route:
 
     async def _deliver(self, limits: Limits) -> None:
         """Everything that lives with one connection. Returns when drained."""
-        lane = self._lanes[0]
-        seq, n = self._reported
-        self._window = Window(seq, n, self._sent_n.get(lane.stream, n))
+        self._lanes.restart()
         self._queue = asyncio.Queue()
         work: list[Coroutine[Any, Any, None]] = [self._send() for _ in range(limits.in_flight)]
         work.append(self._sink.ended())
@@ -225,52 +219,26 @@ class Route:
         self._outage.recovered()
         self._error = None
 
-    # --- lanes -------------------------------------------------------------------------------------------------
-
-    @property
-    def _stream(self) -> Stream:
-        lane = self._lanes[0]
-        return Stream(self._identity.agent, lane.stream, lane.log, lane.boot, self._sink.confirm_topic)
-
-    def _enter_lane(self) -> None:
-        lane = self._lanes[0]
-        self._reported = (lane.seq, lane.n)
-        self._sent_n[lane.stream] = lane.n
-        self._dead = {}
-        self._window = Window(lane.seq, lane.n, lane.n)
-
-    def _settled_all(self) -> bool:
-        return len(self._lanes) == 1 and self._window.progress()[0] >= self._buffer.durable_seq
-
-    def _report(self) -> None:
-        """Tell the buffer how far this lane is, if it moved; wake whoever waits for room or for the end."""
-        progress = self._window.progress()
-        if progress != self._reported:
-            self._reported = progress
-            self._buffer.progress(self._lanes[0], *progress)
-            for n in [n for n in self._dead if n <= progress[1]]:
-                del self._dead[n]
-        self._changed.set()
-
     # --- fill --------------------------------------------------------------------------------------------------
 
     async def _fill(self, limits: Limits) -> None:
         """Keep the window filled, lane after lane. Returns when draining and all of it is settled."""
         while True:
-            lane, window = self._lanes[0], self._window
+            lanes, window = self._lanes, self._lanes.window
             await self._room()
-            end = self._buffer.durable_seq if lane.to_seq is None else lane.to_seq
-            if window.read_seq < end:
+            if window.read_seq < lanes.end:
                 careful = self._suspicion.careful or self._silent()
-                batch = await self._in_thread(self._read, lane, window, end, limits, careful)
-                self._take(lane, window, batch)
-            elif lane.to_seq is not None:
+                batch = await self._in_thread(self._read, lanes.lane, window, lanes.end, limits, careful)
+                lanes.take(batch)
+                for message in batch.messages:
+                    self._queue.put_nowait(message)
+                self._moved()
+            elif lanes.lane.to_seq is not None:
                 await self._empty()
-                self._lanes.popleft()
-                self._enter_lane()
+                lanes.advance()
             elif self._draining.is_set():
                 await self._empty()
-                if self._settled_all():
+                if lanes.all_settled:
                     return
             else:
                 await self._news(window.read_seq)
@@ -281,17 +249,12 @@ class Route:
         assert self._reader is not None
         rows = self._reader.rows(lane, window.read_seq, end, max_rows, limits.message_bytes if careful else BATCH_BYTES)
         read_seq = rows[-1].seq if rows else end
-        return build(rows, window.last_n, read_seq, limits.message_bytes, self._suspicion.cap, self._dead)
+        return build(rows, window.last_n, read_seq, limits.message_bytes, self._suspicion.cap, self._lanes.dead)
 
-    def _take(self, lane: Lane, window: Window, batch: Batch) -> None:
-        for item in batch.too_large:
-            reason = f"{item.size} bytes: larger than a message may be"
-            self._buffer.dead_letter(lane, item.n, item.seq, reason)
-            log.warning("dead letter", route=self.name, stream=lane.stream, n=item.n, seq=item.seq, reason=reason)
-        window.add(batch)
-        for message in batch.messages:
-            self._queue.put_nowait(message)
-        self._report()
+    def _moved(self) -> None:
+        """Report progress; wake whoever waits for room or for the end."""
+        self._lanes.report()
+        self._changed.set()
 
     async def _news(self, seq: int) -> None:
         """Wait until something after ``seq`` is durable, or draining begins."""
@@ -318,19 +281,17 @@ class Route:
                 await self._hand_over(message)
 
     async def _hand_over(self, message: Message) -> None:
-        window = self._window
-        if not window.holds(message):
+        if not self._lanes.window.holds(message):
             return
         if message.n == self._suspicion.condemned and message.count == 1:
             self._suspicion.buried()
             self._bury(message, MessageRejected("the connection ended each time this record was sent"))
             return
-        window.sending(message)
-        self._sent_n[self._lanes[0].stream] = window.sent_n
+        self._lanes.sending(message)
         self._flying[message.n] = message
         try:
-            outgoing = Outgoing(message.source, message.kind, message.payload(self._stream, window.upto))
-            await self._sink.send(outgoing)
+            payload = message.payload(self._stream(), self._lanes.window.upto)
+            await self._sink.send(Outgoing(message.source, message.kind, payload))
         except MessageRejected as refusal:
             del self._flying[message.n]
             self._bury(message, refusal)
@@ -346,9 +307,9 @@ class Route:
         if self._failures:
             self._recovered()
         if not self._by_receiver:
-            self._window.settle(message)
-            self._report()
-        elif self._asked_s is None and self._window.holds(message):
+            self._lanes.window.settle(message)
+            self._moved()
+        elif self._asked_s is None and self._lanes.window.holds(message):
             self._asked_s = now_s
 
     def _bury(self, message: Message, refusal: MessageRejected) -> None:
@@ -356,26 +317,15 @@ class Route:
         self._refusal = refusal
         message.waiting = False
         message.sent_s = asyncio.get_running_loop().time()
-        if message.kind == TOMBSTONE:
-            if not self._by_receiver:
-                self._window.settle(message)
-                self._report()
-            return
-        reason = refusal.reason
-        numbers = message.numbers()
-        for n in numbers:  # they are of this window, so their seqs are known
-            self._dead_letter(n, reason)
-        log.warning("dead letters", route=self.name, source=message.source, kind=message.kind, records=len(numbers),
-                    first_n=message.n, reason=reason)  # fmt: skip
-        stone = tombstone([(n, 1, reason) for n in numbers])
-        self._window.replace(message, stone)
-        self._queue.put_nowait(stone)
+        if message.kind != TOMBSTONE:
+            self._queue.put_nowait(self._lanes.bury(message, refusal.reason))
+        elif not self._by_receiver:
+            self._lanes.window.settle(message)
+            self._moved()
 
-    def _dead_letter(self, n: int, reason: str) -> None:
-        seq = self._window.seq_of(n)
-        if seq is not None:
-            self._dead[n] = reason
-            self._buffer.dead_letter(self._lanes[0], n, seq, reason)
+    def _stream(self) -> Stream:
+        lane = self._lanes.lane
+        return Stream(self._identity.agent, lane.stream, lane.log, lane.boot, self._sink.confirm_topic)
 
     # --- hear, and send again ----------------------------------------------------------------------------------
 
@@ -383,31 +333,12 @@ class Route:
         while True:
             payload = await self._sink.confirmed()
             try:
-                self._confirmed(parse(payload))
+                if self._lanes.confirmed(parse(payload)):
+                    self._asked_s = None
+                    self._moved()
             except BadConfirmation as error:
                 self._counts["refused_confirmations"] += 1
                 log.debug("confirmation refused", route=self.name, error=error)
-
-    def _confirmed(self, said: Confirmation) -> None:
-        lane, window = self._lanes[0], self._window
-        parts = said.stream.split(".")
-        if len(parts) == 3 and parts[1] != self.name and said.agent == self._identity.agent:
-            return  # another route's: routes of one agent share the topic
-        if said.agent != self._identity.agent or said.stream not in self._sent_n:
-            raise BadConfirmation(f"stream {said.stream!r} of {said.agent!r} is not ours")
-        if said.stream != lane.stream:
-            return  # a lane that is finished: late, and harmless
-        # A lane of an earlier run may have been sent further than this run has; it cannot hold more than its seqs.
-        highest = window.sent_n if lane.to_seq is None else lane.n + lane.to_seq - lane.seq
-        if said.upto > highest:
-            raise BadConfirmation(f"upto {said.upto} was never sent")
-        self._asked_s = None
-        for n, reason in said.nack.items():
-            if window.upto < n <= window.sent_n and n not in self._dead:
-                self._dead_letter(n, f"receiver: {reason}")
-                log.warning("dead letter", route=self.name, stream=said.stream, n=n, reason=reason)
-        window.confirm(said.upto)
-        self._report()
 
     async def _resend(self) -> None:
         timeout_s = self._settings.confirm_timeout
@@ -416,7 +347,7 @@ class Route:
             now_s = asyncio.get_running_loop().time()
             overdue = [
                 message
-                for message in self._window
+                for message in self._lanes.window
                 if not message.waiting and message.sent_s is not None and now_s - message.sent_s >= timeout_s
             ]
             for message in overdue[:1] if self._silent() else overdue:
@@ -433,12 +364,12 @@ class Route:
     # --- waiting -----------------------------------------------------------------------------------------------
 
     async def _room(self) -> None:
-        while self._window.bytes >= (1 if self._silent() else WINDOW_BYTES):
+        while self._lanes.window.bytes >= (1 if self._silent() else WINDOW_BYTES):
             self._changed.clear()
             await self._changed.wait()
 
     async def _empty(self) -> None:
-        while len(self._window):
+        while len(self._lanes.window):
             self._changed.clear()
             await self._changed.wait()
 
