@@ -223,7 +223,12 @@ class Receiver:
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if self._lost is None:
-            self._lost = BrokerUnavailable(f"{self._url}: the broker closed the connection: {code}")
+            from_broker = flags.is_disconnect_packet_from_server
+            self._lost = (
+                BrokerUnavailable(f"{self._url}: the broker closed the connection: {code}")
+                if from_broker
+                else BrokerUnavailable(f"connection lost: {self._url}")
+            )
 
     def _on_publish(self, client: Any, data: Any, mid: int, code: ReasonCode, properties: Any) -> None:
         self._confirming -= 1

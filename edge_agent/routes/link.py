@@ -302,7 +302,10 @@ class Link:
         self._connected.set_result(None)
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
-        self._lose(f"the broker closed the connection: {code}", hint=_HINTS.get(code.value, ""))
+        if flags.is_disconnect_packet_from_server:
+            self._lose(f"the broker closed the connection: {code}", hint=_HINTS.get(code.value, ""))
+        else:  # paho's code says no more than that
+            self._lose("the connection to the broker was lost")
 
     def _on_publish(self, client: Any, data: Any, mid: int, code: ReasonCode, properties: Any) -> None:
         self._acks += 1

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 WINDOW_BYTES = 8 * 2**20
 PACE_S = 0.02  # after news, wait this long for more: waking at every commit costs more than it gives
-BACKOFF_S, BACKOFF_MAX_S, BACKOFF_REFUSED_S = 0.2, 30.0, 60.0
+BACKOFF_S, BACKOFF_MAX_S, BACKOFF_REFUSED_S = 0.2, 10.0, 60.0  # 10 s spreads a plant and is soon back
 CAREFUL_ROWS = 256
 
 _ALWAYS = frozenset({Kind.LOG_OPENED, Kind.CONFIG, Kind.DROP, Kind.CHECKPOINT})
