@@ -78,12 +78,12 @@ class Agent:
                 tasks.create_task(work, name=name)
                 for name, work in {
                     "buffer": self.buffer.maintain(),
-                    "tick": self._tick(),
                     "clock": ClockWatch(self.line).run(),
                     "watchdog": self._watchdog(),
                     "control": control.serve(),
                 }.items()
             ]
+            ticking = tasks.create_task(self._tick(), name="tick")
             routes = [tasks.create_task(route.run(), name=f"route {route.name}") for route in self.routes]
             collectors = [tasks.create_task(item.run(), name=f"device {item.name}") for item in self.collectors]
             notify.ready()
@@ -91,6 +91,7 @@ class Agent:
             await self._stop.wait()
             notify.stopping()
             log.info("stopping")
+            ticking.cancel()  # what falls silent from now on is no finding
             for collector in self.collectors:
                 collector.stop()
             await self._bounded(asyncio.wait(collectors, timeout=COLLECTORS_STOP_S), skip=not collectors)

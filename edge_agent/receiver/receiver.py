@@ -251,10 +251,19 @@ class Receiver:
         try:
             if topic.endswith("/state") and "/_agent/" in topic:
                 self._states.append(_state(payload))
+                if message.retain:  # comes once after each subscription
+                    self._resume(topic, self._states[-1][0])
             else:
                 self._batch.append(parse(payload))
         except BadMessage as error:
             self._bad.append((topic, str(error), payload))
+
+    def _resume(self, state_topic: str, agent: str) -> None:
+        """Tell an agent that we are (back) there: what the broker took for us meanwhile may be gone."""
+        if self.confirm and self._client is not None:
+            self._confirming += 1
+            payload = orjson.dumps({"v": 1, "agent": agent, "resume": True})
+            self._client.publish(f"{state_topic.removesuffix('/state')}/confirm", payload, qos=1)
 
     # --- what follows ------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
-"""What a receiver says after its own commit, checked as strictly as anything that comes from a network.
+"""What a receiver says, checked as strictly as anything that comes from a network.
 
-``{"v": 1, "agent": …, "stream": …, "upto": 118, "nack": [{"n": 97, "reason": "unknown part number"}]}``
+After its own commit: ``{"v": 1, "agent": …, "stream": …, "upto": 118, "nack": [{"n": 97, "reason": "…"}]}``. After it
+(re)connected: ``{"v": 1, "agent": …, "resume": true}``, since what was handed over while it was away may be gone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ class Confirmation:
     nack: dict[int, str]
 
 
-def parse(payload: bytes) -> Confirmation:
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The receiver is (back) there: send again what it has not confirmed, without waiting for the time-out."""
+
+    agent: str
+
+
+def parse(payload: bytes) -> Confirmation | Resume:
     """Read one. Raises BadConfirmation."""
     if len(payload) > MAX_BYTES:
         raise BadConfirmation(f"{len(payload)} bytes")
@@ -40,6 +48,8 @@ def parse(payload: bytes) -> Confirmation:
     if not isinstance(body, dict) or type(body.get("v")) is not int or body["v"] != 1:
         raise BadConfirmation("not an object with v = 1")
     agent, stream, upto, nacks = (body.get(key) for key in ("agent", "stream", "upto", "nack"))
+    if isinstance(agent, str) and body.get("resume") is True:
+        return Resume(agent)
     if not isinstance(agent, str) or not isinstance(stream, str) or not _is_count(upto):
         raise BadConfirmation("agent and stream must be text, upto a whole number")
     if nacks is None:

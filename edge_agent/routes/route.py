@@ -22,14 +22,15 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_agent.errors import BrokerUnavailable, MessageRejected
 from edge_agent.logs import Log, Outage
 from edge_agent.model import Kind
-from edge_agent.routes.confirmation import BadConfirmation, parse
+from edge_agent.routes.confirmation import BadConfirmation, Resume, parse
 from edge_agent.routes.lanes import Lanes
 from edge_agent.routes.message import (
     BATCH_BYTES,
@@ -53,6 +54,8 @@ WINDOW_BYTES = 8 * 2**20
 PACE_S = 0.02  # after news, wait this long for more: waking at every commit costs more than it gives
 BACKOFF_S, BACKOFF_MAX_S, BACKOFF_REFUSED_S = 0.2, 10.0, 60.0  # 10 s spreads a plant and is soon back
 CAREFUL_ROWS = 256
+HOPELESS_DRAIN_S = 1.0  # at stop, while nobody takes anything: what is pending is safe where it is
+RESUME_EVERY_S = 2.0  # a receiver that says so more often is not believed
 
 _ALWAYS = frozenset({Kind.LOG_OPENED, Kind.CONFIG, Kind.DROP, Kind.CHECKPOINT})
 
@@ -91,13 +94,14 @@ class Route:
         self._reader: Reader | None = None
         self._lanes = Lanes(name, identity.agent, buffer)
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
-        self._flying: dict[int, Message] = {}  # by n: given to the sink, which has not answered
+        self._flying: set[Message] = set()  # two lanes may share an n; given to the sink, which has not answered
         self._suspicion = Suspicion()
         self._one_at_a_time = asyncio.Lock()
         self._changed = asyncio.Event()
         self._draining = asyncio.Event()
         self._drained = asyncio.Event()
         self._asked_s: float | None = None  # when we first sent something that the receiver has not answered
+        self._resumed_s = float("-inf")
         self._failures = 0
         self._outage = Outage(log, "route", route=name)
         self._state = "starting"
@@ -125,6 +129,8 @@ class Route:
 
     async def drain(self, timeout_s: float) -> bool:
         """Deliver what is durable now, for at most ``timeout_s``. True if all of it is settled; ends ``run()``."""
+        if self._state != "connected" or self._silent():
+            timeout_s = min(timeout_s, HOPELESS_DRAIN_S)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._buffer.committed(self._buffer.next_seq - 1)
@@ -156,8 +162,9 @@ class Route:
         }
 
     async def _begin(self) -> None:
-        arguments = (self.name, self._settings.start, route_filter(self._settings))
-        lanes = await self._in_thread(self._buffer.lanes, *arguments)
+        settings = self._settings
+        wanted = (self.name, settings.start, route_filter(settings))
+        lanes = await self._in_thread(partial(self._buffer.lanes, *wanted, max_backlog=settings.max_backlog))
         self._reader = await self._in_thread(self._buffer.reader)
         self._lanes.begin(lanes)
 
@@ -179,7 +186,7 @@ class Route:
         finally:
             await self._sink.close()
         error = _first(lost)
-        self._suspicion.connection_ended(min(self._flying.values(), key=lambda message: message.n, default=None))
+        self._suspicion.connection_ended(min(self._flying, key=lambda message: message.n, default=None))
         self._flying.clear()
         self._error = error
         self._outage.failed(error)
@@ -288,15 +295,15 @@ class Route:
             self._bury(message, MessageRejected("the connection ended each time this record was sent"))
             return
         self._lanes.sending(message)
-        self._flying[message.n] = message
+        self._flying.add(message)
         try:
             payload = message.payload(self._stream(), self._lanes.window.upto)
             await self._sink.send(Outgoing(message.source, message.kind, payload))
         except MessageRejected as refusal:
-            del self._flying[message.n]
+            self._flying.discard(message)
             self._bury(message, refusal)
         else:
-            del self._flying[message.n]
+            self._flying.discard(message)
             self._handed_over(message)
 
     def _handed_over(self, message: Message) -> None:
@@ -333,28 +340,46 @@ class Route:
         while True:
             payload = await self._sink.confirmed()
             try:
-                if self._lanes.confirmed(parse(payload)):
+                said = parse(payload)
+                if isinstance(said, Resume):
+                    self._resume(said)
+                elif self._lanes.confirmed(said):
                     self._asked_s = None
                     self._moved()
             except BadConfirmation as error:
                 self._counts["refused_confirmations"] += 1
                 log.debug("confirmation refused", route=self.name, error=error)
 
+    def _resume(self, said: Resume) -> None:
+        """The receiver came back: what it has not confirmed may never have reached it."""
+        now_s = asyncio.get_running_loop().time()
+        if said.agent != self._identity.agent or now_s - self._resumed_s < RESUME_EVERY_S:
+            return
+        self._resumed_s = now_s
+        self._asked_s = None
+        self._send_again(self._handed_over_before(now_s))
+
     async def _resend(self) -> None:
         timeout_s = self._settings.confirm_timeout
         while True:
             await asyncio.sleep(min(1.0, timeout_s / 4))
-            now_s = asyncio.get_running_loop().time()
-            overdue = [
-                message
-                for message in self._lanes.window
-                if not message.waiting and message.sent_s is not None and now_s - message.sent_s >= timeout_s
-            ]
-            for message in overdue[:1] if self._silent() else overdue:
-                message.waiting = True
-                self._counts["sent_again"] += 1
-                self._queue.put_nowait(message)
-            self._changed.set()
+            overdue = self._handed_over_before(asyncio.get_running_loop().time() - timeout_s)
+            self._send_again(overdue[:1] if self._silent() else overdue)
+
+    def _handed_over_before(self, time_s: float) -> list[Message]:
+        """What the broker has had since then, and the receiver has not confirmed."""
+        return [
+            message
+            for message in self._lanes.window
+            if not message.waiting and message.sent_s is not None and message.sent_s <= time_s
+        ]
+
+    def _send_again(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            message.waiting = True
+            self._counts["sent_again"] += 1
+            self._queue.put_nowait(message)
+        self._changed.set()
 
     def _silent(self) -> bool:
         if self._asked_s is None:
