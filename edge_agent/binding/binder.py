@@ -16,7 +16,7 @@ from typing import Any
 
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
-from edge_agent.binding.plan import Plan, StorePolicy
+from edge_agent.binding.plan import Plan, StorePolicy, TagRef
 from edge_agent.binding.position import Floor, PositionLife
 from edge_agent.binding.scans import NO_READ_FINDINGS, Reader, scan_body
 from edge_agent.binding.state import Lookup, OpenCycle, Outcome, Restored
@@ -57,8 +57,10 @@ class Binder:
             for source in station.watched():
                 if source in self._stores:
                     self._stores[source].watchers.append(station)
-        self._delimiting = frozenset().union(*(station.delimiting() for station in self._stations.values()))
-        self._newest: dict[str, Sample] = {}  # of each delimiting group, since the last gap
+        self._delimiting: dict[str, list[TagRef]] = {}  # by "device.group"
+        for tag in dict.fromkeys(tag for station in self._stations.values() for tag in station.delimiting()):
+            self._delimiting.setdefault(tag.group, []).append(tag)
+        self._newest: dict[TagRef, Sample] = {}  # that showed each delimiting tag, since the last gap
         self._readers: dict[str, Reader] = {}
         self._stall_reported: dict[str, int] = {}
 
@@ -117,8 +119,10 @@ class Binder:
         """A sample that some station looks at."""
         draft = Draft(self._log, sample.at, seq + 1)
         if store.source in self._delimiting:
-            self._check_silence(store.source, sample.at, draft)
-            self._newest[store.source] = sample
+            for tag in self._delimiting[store.source]:
+                self._check_silence(tag, sample.at, draft)
+                if sample.values[tag.index] is not None:
+                    self._newest[tag] = sample
         stored, _ = _windows(store, sample, seq)
         for station in store.watchers:
             station.on_sample(sample, seq, draft)
@@ -199,8 +203,8 @@ class Binder:
         ``cause``: lost (until its next sample it counts as away) or stall. Saying it twice does no harm.
         """
         draft = Draft(self._log, now, seq)
-        for source in [source for source in self._newest if device_of(source) == device]:
-            del self._newest[source]
+        for tag in [tag for tag in self._newest if device_of(tag.group) == device]:
+            del self._newest[tag]
         for reader in self._readers.values():
             reader.forget()
         interrupted = sum(station.on_gap(device, since, cause, draft) for station in self._stations.values())
@@ -211,23 +215,23 @@ class Binder:
     def on_tick(self, now: Instant, seq: int) -> Outcome:
         """Time-outs and silences. Call about four times a second."""
         draft = Draft(self._log, now, seq)
-        for source in list(self._newest):
-            self._check_silence(source, now, draft)
+        for tag in list(self._newest):
+            self._check_silence(tag, now, draft)
         for station in self._stations.values():
             station.on_tick(draft)
         return Outcome(draft.records, draft.effects)
 
-    def _check_silence(self, source: str, now: Instant, draft: Draft) -> None:
-        """A delimiting group that was not read for longer than its limit: an observation gap."""
-        newest, limit_ns = self._newest.get(source), self._gap_ns.get(source)
+    def _check_silence(self, tag: TagRef, now: Instant, draft: Draft) -> None:
+        """A delimiting tag that was not seen, or was refused, for longer than its limit: an observation gap."""
+        newest, limit_ns = self._newest.get(tag), self._gap_ns.get(tag.group)
         if newest is None or limit_ns is None or now.mono_ns - newest.started_mono_ns <= limit_ns:
             return
-        del self._newest[source]
+        del self._newest[tag]
         for reader in self._readers.values():
             reader.forget()
-        interrupted = sum(station.on_silence(source, newest.at, draft) for station in self._stations.values())
+        interrupted = sum(station.on_silence(tag, newest.at, draft) for station in self._stations.values())
         if not interrupted:
-            self._report_gap(device_of(source), newest.at, "stall", draft)
+            self._report_gap(device_of(tag.group), newest.at, "stall", draft)
 
     def _report_gap(self, device: str, since: Instant, cause: str, draft: Draft) -> None:
         """A gap that interrupted no cycle. A device that is merely slow would fill the log with its stalls."""

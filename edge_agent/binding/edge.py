@@ -33,6 +33,7 @@ class EdgeTrigger:
     """See the module docstring."""
 
     def __init__(self, plan: Edge) -> None:
+        self.tag = plan.tag
         self.watched = plan.tag.group
         self.read = plan.read
         self.devices = frozenset({device_of(plan.tag.group)} | ({device_of(plan.read)} if plan.read else set()))

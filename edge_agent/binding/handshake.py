@@ -64,6 +64,7 @@ class HandshakeTrigger:
     """See the module docstring. ``peers``: other handshakes of the station that write the same ack."""
 
     def __init__(self, plan: Handshake, committed: int | None, epoch: int) -> None:
+        self.tag = plan.ready
         self.watched = plan.ready.group
         self.read: str | None = plan.read
         names = {plan.ready.group, plan.read, plan.ack} | ({plan.counter.group} if plan.counter else set())

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_agent.model import Result, TagSet, Value
+from edge_agent.model import Result, Sample, TagSet, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,10 @@ class TagRef:
     index: int
     name: str  # "device.tag", as the config spells it
     unit: str = ""
+
+    def shown_by(self, sample: Sample) -> bool:
+        """Whether the sample has a value of this tag: one that the device refused shows nothing."""
+        return sample.tagset.source == self.group and sample.values[self.index] is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from edge_agent.binding.edge import EdgeTrigger
 from edge_agent.binding.ends import Ends, leave_elsewhere
 from edge_agent.binding.findings import report
 from edge_agent.binding.handshake import HandshakeTrigger
-from edge_agent.binding.plan import Edge, Handshake, Position, Station
+from edge_agent.binding.plan import Edge, Handshake, Position, Station, TagRef
 from edge_agent.binding.position import Floor, PositionLife, Waiting
 from edge_agent.binding.trigger import Trigger, device_of
 from edge_agent.model import BindingState, Instant, Sample
@@ -68,9 +68,9 @@ class StationLife:
                 found |= {end.tag.group} | ({end.read} if end.read else set())
         return found
 
-    def delimiting(self) -> set[str]:
-        """The groups that hold a tag that ends cycles: silence of theirs is an observation gap."""
-        return {trigger.watched for trigger, _ in self._triggers}
+    def delimiting(self) -> list[TagRef]:
+        """The tags that end cycles: silence of one of them is an observation gap."""
+        return [trigger.tag for trigger, _ in self._triggers]
 
     # --- samples -----------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class StationLife:
         """Scans that waited at this position, in their order, once the unit before is settled."""
         waiting = life.waiting
         for scan in waiting:
-            if sample.tagset.source == trigger.watched and sample.started_mono_ns >= scan.at.mono_ns:
+            if trigger.tag.shown_by(sample) and sample.started_mono_ns >= scan.at.mono_ns:
                 scan.fresh = scan.fresh or not trigger.unknown
         while waiting and waiting[0].fresh and not trigger.busy:
             scan = waiting.popleft()
@@ -176,12 +176,12 @@ class StationLife:
                 self._trigger_gap(trigger, lives, cause, draft)
         return interrupted
 
-    def on_silence(self, group: str, since: Instant, draft: Draft) -> int:
-        """A delimiting group was not read for too long. Returns how many cycles it interrupted."""
+    def on_silence(self, tag: TagRef, since: Instant, draft: Draft) -> int:
+        """A delimiting tag was not seen for too long. Returns how many cycles it interrupted."""
         interrupted = 0
         for trigger, lives in self._triggers:
-            if trigger.watched == group:
-                interrupted += sum(self._blind(life, since, "stall", device_of(group), draft) for life in lives)
+            if trigger.tag == tag:
+                interrupted += sum(self._blind(life, since, "stall", device_of(tag.group), draft) for life in lives)
                 self._trigger_gap(trigger, lives, "stall", draft)
         return interrupted
 

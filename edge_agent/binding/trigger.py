@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from edge_agent.binding.draft import Draft
+from edge_agent.binding.plan import TagRef
 from edge_agent.model import Instant, Sample
 
 ASK_AGAIN_NS = 1_000_000_000  # a requested read that was rejected is asked for again after this
@@ -47,7 +48,8 @@ class Ended:
 class Trigger(Protocol):
     """The handshake or the edge of one or more positions of a station."""
 
-    watched: str  # "device.group" of the tag that fires
+    tag: TagRef  # the one that fires
+    watched: str  # its "device.group"
     read: str | None  # "device.group" of the result; only what the trigger asks for is a cycle's
     devices: frozenset[str]
     lost: bool  # the device went away and has not been seen since

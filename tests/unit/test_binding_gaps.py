@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.binding import OpenCycle, Restored
-from edge_agent.binding.plan import Resume
+from edge_agent.binding.plan import Edge, Handshake, Resume
 from edge_agent.model import Kind, Record
-from support.binding_rig import CLAIMS, EDGE, Rig, plan, position, station, tag
+from support.binding_rig import BARE_EDGE, CLAIMS, EDGE, HANDSHAKE, UNCOUNTED, Rig, plan, position, station, tag
 
 NUMBER = Resume(cycle_number=tag("press.number"))
 NAMED = Resume(serial=tag("press.sn"))
@@ -86,6 +86,48 @@ def test_a_silence_within_the_limit_is_none() -> None:
     rig.wait(0.7).tick(0)
     rig.state(0, number=7)
     assert rig.findings() == []
+
+
+@pytest.mark.parametrize("end", [HANDSHAKE, UNCOUNTED, EDGE, BARE_EDGE])
+def test_a_delimiting_tag_that_the_device_refuses_is_a_gap_though_the_rest_is_read(end: Handshake | Edge) -> None:
+    rig = rig_with(Resume(), end=end)
+    for _ in range(20):  # two seconds; meanwhile SN1 is finished, and a unit without a scan put in
+        rig.state(None)
+    assert interrupted(rig)
+    (finding,) = rig.of(Kind.FINDING)
+    assert (finding["code"], finding["serial"]) == ("observation_gap", "SN1")
+    rig.state(0)
+    rig.finish(2, reads=1 if isinstance(end, Edge) else 2)
+    assert [cycle["binding"].get("serial") for cycle in rig.closed()] == ["SN1", None]
+    assert rig.closed()[0]["result"] == "Aborted"
+
+
+def test_a_tag_that_is_refused_for_a_moment_is_no_gap() -> None:
+    rig = rig_with()
+    rig.state(None), rig.state(None), rig.state(0, number=7)
+    assert rig.findings() == []
+
+
+def test_a_nest_whose_tag_is_refused_blinds_that_nest_only() -> None:
+    nests = [position(1, end=BARE_EDGE), position(2, scanner="gate2", end=Edge(tag("press.beside"), True, None))]
+    rig = Rig(plan(station(*nests)))
+    rig.state(0), rig.put_in("SN1"), rig.put_in("SN2", "gate2")
+    for _ in range(20):
+        rig.state(0, beside=None)
+    (finding,) = rig.of(Kind.FINDING)
+    assert (finding["serial"], finding["position"]) == ("SN2", 2)
+    rig.wait(2).tick()
+    assert [one["serial"] for one in rig.of(Kind.FINDING)] == ["SN2", "SN1"], "silence of the other is still noticed"
+
+
+def test_a_scan_waits_for_a_read_that_shows_the_tag() -> None:
+    rig = rig_with()
+    rig.scan("SN2")
+    rig.state(None)
+    assert [one.serial for one in rig.registry.open_cycles()] == ["SN1"], "SN1 may have been finished since"
+    rig.finish(1)
+    assert [cycle["binding"]["serial"] for cycle in rig.closed()] == ["SN1"]
+    assert [one.serial for one in rig.registry.open_cycles()] == ["SN2"]
 
 
 def test_a_restart_interrupts() -> None:
