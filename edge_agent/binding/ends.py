@@ -85,7 +85,7 @@ class Ends:
                 life.close_interrupted(draft)
                 candidates = life.last
             doubtful = ended.level and ended.counting is Counting.NONE
-            reason = "it may have been recorded before" if doubtful else "the end of a unit that nobody watched come"
+            reason = "it may have been recorded before" if doubtful else "the end of a unit that nobody saw arrive"
             state = BindingState.AMBIGUOUS if doubtful else BindingState.ORPHAN
             self._orphan(life, ended, "gap", reason, state, (candidates,) if candidates else (), draft)
             return
