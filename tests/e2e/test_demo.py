@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ import pytest
 from edge_agent.demo.counting import Counts, compare
 from edge_agent.demo.received import read_readings, read_records
 from edge_agent.demo.truth import TruthReader
+from edge_agent.model import Kind
+from support.contract import mistakes
 
 DEMO = [sys.executable, "-m", "edge_agent", "demo", "--seconds", "15", "--seed", "3"]
 LAST_LINE = re.compile(
@@ -42,6 +45,14 @@ def left_behind(directory: Path) -> list[str]:
         if str(directory) in command:
             found.append(command)
     return found
+
+
+def broken_promises(buffer: Path) -> set[str]:
+    """What is wrong, by docs/contracts.md, with the bodies of the records that this line made."""
+    with closing(sqlite3.connect(f"file:{buffer}?mode=ro", uri=True)) as db:
+        rows = db.execute("SELECT kind, body FROM record").fetchall()
+    assert len({kind for kind, _ in rows}) >= 10
+    return {mistake for kind, body in rows for mistake in mistakes(Kind(kind).label, json.loads(body))}
 
 
 def recount(directory: Path, doctor: str) -> Counts:
@@ -72,6 +83,7 @@ def test_the_demo_binds_everything_through_an_outage_and_a_crash(tmp_path: Path,
     assert "taken out of the press" in done.stdout
     assert "was not scanned" in done.stdout
     assert not left_behind(tmp_path)
+    assert not broken_promises(kept / "data" / "buffer.db")
 
     # the same run, had one sample, one serial or one cycle gone wrong
     assert recount(kept, "DELETE FROM record WHERE seq = 200").lost > 0
