@@ -50,6 +50,7 @@ class Waiting:
     seq: int
     blind: bool  # the PLC had not been seen when it came
     fresh: bool = False  # a read that began after the scan has shown the tag
+    away: str = ""  # the device that was lost while it waited: what came after the scan was not seen
 
 
 class PositionLife:

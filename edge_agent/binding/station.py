@@ -102,7 +102,8 @@ class StationLife:
         while waiting and waiting[0].fresh and not trigger.busy:
             scan = waiting.popleft()
             silence = sample.at.mono_ns - scan.at.mono_ns > self._gap_ns.get(trigger.watched, DEFAULT_GAP_NS)
-            self._take_effect(life, scan, draft, (scan.seq, seq), "away" if scan.blind and silence else "")
+            away = device_of(trigger.watched) if scan.blind and silence else scan.away
+            self._take_effect(life, scan, draft, (scan.seq, seq), away)
             self._remember_counter(trigger, life)
 
     # --- scans -------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ class StationLife:
         if trigger is None:
             self._take_effect(life, scan, draft, (seq,), "")
         elif trigger.lost:
-            self._take_effect(life, scan, draft, (seq,), "away")
+            self._take_effect(life, scan, draft, (seq,), device_of(trigger.watched))
         else:
             waiting = life.waiting
             if len(waiting) == WAITING:
@@ -132,7 +133,7 @@ class StationLife:
         )  # fmt: skip
 
     def _take_effect(self, life: PositionLife, scan: Waiting, draft: Draft, evidence: Sequence[int], away: str) -> None:
-        """Re-scan, resume, or the next unit. ``away``: why the cycle must open interrupted."""
+        """Re-scan, resume, or the next unit. ``away``: the device for whose absence the cycle must open interrupted."""
         serial, cycle = scan.identifiers["serial"], life.cycle
         if cycle is not None and cycle.serial == serial:
             if cycle.suspended and not away:
@@ -152,7 +153,7 @@ class StationLife:
         else:
             life.bind(draft, BindingState.BOUND, "scan", evidence)
         if away:
-            life.interrupt(draft, scan.at, away, device_of(life.trigger.watched) if life.trigger else "")
+            life.interrupt(draft, scan.at, "away", away)
 
     def _displace(self, life: PositionLife, cycle: Cycle, scan: Waiting, draft: Draft) -> None:
         """Another unit was scanned here: the open cycle ends with that scan."""
@@ -171,6 +172,8 @@ class StationLife:
             trigger = life.trigger
             if device == life.plan.scanner or (trigger is not None and device in trigger.devices):
                 interrupted += self._blind(life, since, cause, device, draft)
+            for scan in life.waiting if device == life.plan.scanner else ():
+                scan.away = device
         for trigger, lives in self._triggers:
             if device in trigger.devices:
                 self._trigger_gap(trigger, lives, cause, draft)
@@ -201,7 +204,8 @@ class StationLife:
         waiting = life.waiting
         while waiting:
             scan = waiting.popleft()
-            self._take_effect(life, scan, draft, (scan.seq,), "away")
+            away = scan.away or (device_of(life.trigger.watched) if life.trigger else "")
+            self._take_effect(life, scan, draft, (scan.seq,), away)
 
     def on_tick(self, draft: Draft) -> None:
         """Time-outs, and what has to be asked for again."""
