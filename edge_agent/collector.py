@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable
 from typing import Any, NoReturn, TypeVar
 
@@ -26,12 +26,11 @@ from edge_agent import clock
 from edge_agent.binding import ReadGroup
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
 from edge_agent.errors import DeviceLost, DeviceRefused, DriverError, ReadingRejected
-from edge_agent.line import Line, Request
+from edge_agent.line import Line, Request, WriteTag
 from edge_agent.logs import Log, Outage
 from edge_agent.model import Sample
 
 READ_AHEAD = 64  # samples of one device that may wait for their commit
-REQUESTS = 64  # effects that may wait for one device; more means that it does not answer
 RETRY_S = (0.3, 5.0)
 REFUSED_RETRY_S = (30.0, 60.0)
 ISOLATED_RETRY_S = (60.0, 60.0)
@@ -57,13 +56,14 @@ class Collector:
         self._settings = settings
         self._line = line
         self._polls = {group.tagset.group: group.poll_s for group in shape.groups.values() if group.poll_s is not None}
-        self._requests: deque[Request] = deque(maxlen=REQUESTS)
+        self._requests: OrderedDict[str, Request] = OrderedDict()  # by group or tag: what waits for the device
         self._wake = asyncio.Event()
         self._uncommitted: deque[int] = deque()
         self._stopping = False
         self._read_ok = self._opened_at = clock.now()
         self._rejected_in_a_row = 0
         self._outage = Outage(log, "device", device=name)
+        self._unclosed = Outage(log, "close", device=name)
         self._status: dict[str, Any] = {"driver": spec.name, "samples": 0, "scans": 0, "rejected": 0, "reconnects": 0}
         self._state("connecting")
         line.attach(name, self._request)
@@ -91,7 +91,7 @@ class Collector:
                 await self._serve(driver)
             except DriverError as error:
                 self._failed(error, was_open)
-                attempt = 0 if self._lasted_s() > STABLE_S else attempt + 1
+                attempt = 1 if was_open and self._lasted_s() > STABLE_S else attempt + 1
             finally:
                 if driver is not None:
                     await self._close(driver)
@@ -135,8 +135,10 @@ class Collector:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await driver.close()
-        except (DriverError, TimeoutError, OSError) as error:
-            log.warning("device did not close cleanly", device=self.name, error=error)
+        except Exception as error:  # noqa: BLE001  a device is isolated here: it is left behind, whatever went wrong
+            self._unclosed.failed(error)
+        else:
+            self._unclosed.recovered()
 
     async def _pause(self, attempt: int) -> None:
         low, high = {"faulted": REFUSED_RETRY_S, "isolated": ISOLATED_RETRY_S}.get(self._status["state"], RETRY_S)
@@ -172,6 +174,9 @@ class Collector:
             await self._poll(driver)
         else:
             await self._listen(driver)
+        for request in list(self._requests.values()):  # at a stop: what is committed is still acknowledged
+            if isinstance(request, WriteTag):
+                await self._carry_out(driver, request)
 
     async def _poll(self, driver: Driver) -> None:
         """Groups in the order they fall due, requests before them. A missed period is skipped, not made up."""
@@ -179,7 +184,7 @@ class Collector:
         due = dict.fromkeys(self._polls, loop.time())
         while not self._stopping:
             if self._requests:
-                await self._carry_out(driver, self._requests.popleft())
+                await self._carry_out(driver, self._next_request())
                 continue
             group = min(due, key=due.__getitem__, default=None)
             now = loop.time()
@@ -219,7 +224,7 @@ class Collector:
     async def _serve_requests(self, driver: Driver) -> None:
         while not self._stopping:
             if self._requests:
-                await self._carry_out(driver, self._requests.popleft())
+                await self._carry_out(driver, self._next_request())
             else:
                 await self._until(None)
 
@@ -265,7 +270,13 @@ class Collector:
         await buffer.room()
 
     def _request(self, request: Request) -> None:
-        if len(self._requests) == REQUESTS:
-            return  # the device does not answer; its loss will be a gap, and the binder asks anew after it
-        self._requests.append(request)
+        """Queue an effect. One read serves all who wait for its group; a newer value for a tag replaces the older."""
+        if isinstance(request, ReadGroup):
+            self._requests.setdefault(f"read {request.group}", request)
+        else:
+            self._requests[f"write {request.tag}"] = request
+            self._requests.move_to_end(f"write {request.tag}")
         self._wake.set()
+
+    def _next_request(self) -> Request:
+        return self._requests.popitem(last=False)[1]

@@ -259,3 +259,77 @@ def test_an_event_device_is_stopped_while_its_read_waits(tmp_path: Path) -> None
             await until(lambda: item.status()["state"] == "stopped")
 
     asyncio.run(main())
+
+
+def test_a_driver_that_fails_to_close_does_not_end_the_collector(tmp_path: Path) -> None:
+    async def lost_once(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        if driver.calls.count("open") < 2:
+            raise DeviceLost("plc", "gone")
+        return await count_up(driver, group)
+
+    async def main() -> None:
+        async with running(tmp_path, lost_once) as (item, driver, _line):
+
+            async def fail() -> None:
+                raise RuntimeError("the port is closed already")
+
+            driver.close = fail  # type: ignore[method-assign]
+            await until(lambda: item.status()["samples"] > 1)
+
+    asyncio.run(main())
+
+
+def test_the_back_off_grows_after_a_connection_that_lasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "STABLE_S", 0.05)
+    monkeypatch.setattr(collector, "RETRY_S", (0.01, 10.0))
+    monkeypatch.setattr(collector.random, "uniform", lambda _low, high: high)
+
+    async def lost_later(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        if len(driver.calls) > 20:
+            raise DeviceLost("plc", "gone")
+        return await count_up(driver, group)
+
+    async def main() -> None:
+        gone = [DeviceUnavailable("plc", "gone")] * 1000
+        async with running(tmp_path, lost_later, opens=[None, *gone]) as (item, driver, _line):
+            await until(lambda: item.status()["reconnects"] == 1)
+            await asyncio.sleep(0.8)
+            assert 3 <= driver.calls.count("open") <= 8, "10 ms, 20, 40 ... not 10 ms for ever"
+
+    asyncio.run(main())
+
+
+def test_no_write_is_dropped_and_a_newer_value_replaces_one_that_waits(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as (_item, driver, line):
+            await until(lambda: "open" in driver.calls)
+            request = line._requests["plc"]
+            for number in range(100):
+                request(WriteTag(f"ack{number}", False, 0))
+            request(WriteTag("ack7", True, 0))
+            await until(lambda: len(driver.written) == 100)
+            await asyncio.sleep(0.05)
+            assert len({tag for tag, _, _ in driver.written}) == len(driver.written) == 100
+            assert driver.written[-1][:2] == ("ack7", True)
+
+    asyncio.run(main())
+
+
+def test_what_is_committed_is_still_acknowledged_at_a_stop(tmp_path: Path) -> None:
+    async def main() -> None:
+        reading = asyncio.Event()
+
+        async def result(driver: Scripted, group: str | None) -> Sequence[Sample]:
+            reading.set()
+            await asyncio.sleep(0.05)
+            line._requests["plc"](WriteTag("ack", True, line.buffer.next_seq))
+            return [sample(FAST, 1)]
+
+        async with running(tmp_path, result) as (item, driver, line):
+            await reading.wait()
+            item.stop()
+            await until(lambda: item.status()["state"] == "stopped")
+            assert [written[:2] for written in driver.written] == [("ack", True)]
+            assert driver.calls[-1] == "close"
+
+    asyncio.run(main())
