@@ -27,6 +27,7 @@ from edge_agent.clockwatch import ClockWatch
 from edge_agent.collector import Collector
 from edge_agent.config import Config
 from edge_agent.control import Caller, Control
+from edge_agent.errors import EdgeAgentError
 from edge_agent.line import Line
 from edge_agent.logs import Log
 from edge_agent.model import Kind, Record
@@ -62,10 +63,16 @@ class Agent:
         self._hurry = asyncio.Event()
 
     async def run(self) -> None:
-        """Run until a signal; returns after an orderly stop. Raises what ended it otherwise."""
+        """Run until a signal; returns after an orderly stop. Raises what ended it otherwise: one error, no group."""
         try:
             with self._signals():
                 await self._run()
+        except ExceptionGroup as group:
+            errors = list(_leaves(group))
+            for error in errors:
+                if not isinstance(error, EdgeAgentError):
+                    log.crashed("the agent ends", error)
+            raise errors[0] from None
         finally:
             await self.buffer.close()
 
@@ -176,3 +183,12 @@ class Agent:
             "clock": {"synced": clock.synchronised()},
             "findings": dict(self.line.findings),
         }
+
+
+def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
+    """The errors in a group, and in the groups in it."""
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

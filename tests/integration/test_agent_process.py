@@ -137,3 +137,24 @@ def test_a_broker_that_is_not_there_does_not_stop_collecting(start: Callable[...
     begin = time.monotonic()
     assert run.stop() == 0
     assert time.monotonic() - begin < 15, "the drain at stop is bounded"
+
+
+def test_a_fault_in_the_engine_ends_the_process_and_says_what_it_was(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(data=tmp_path / "data", devices="", routes="{}"))
+    program = f"""
+import sys
+from edge_agent.binding import Binder
+from edge_agent.cli import main
+
+def fail(*_):
+    raise ZeroDivisionError("a fault of ours")
+
+Binder.on_tick = fail
+main(["run", "--config", {str(config)!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert "ZeroDivisionError: a fault of ours" in done.stderr.splitlines()[-2]
+    assert "in fail" in done.stderr, "the journal shows where"
+    assert "ExceptionGroup" not in done.stderr
