@@ -102,10 +102,12 @@ class Ends:
             return "gap", "without a counter it may have been recorded before"
         if ended.fired_at.mono_ns - cycle.scanned_mono_ns < self._plan.min_s * 1e9:
             return "min_time", f"the end came within {self._plan.min_s:g} s of the scan"
-        first_of_epoch = ended.counting is Counting.RESET and ended.counter is not None and ended.counter <= 1
-        if ended.counter is None or first_of_epoch:
+        seen = cycle.counter_seen
+        if ended.counter is None:
             return None
-        if (seen := cycle.counter_seen) is None:
+        if ended.counting is Counting.RESET and ended.counter <= 1 and ended.counter != seen:
+            return None  # the first of its epoch
+        if seen is None:
             certain, why = ended.counting in (Counting.NEXT, Counting.FIRST), "results before it were never seen"
         else:
             certain, why = trigger.follows(ended.counter, seen), f"it stood at {seen} when the unit was already here"

@@ -68,3 +68,14 @@ def test_a_scan_that_waits_while_its_reader_is_lost_opens_interrupted(end: Hands
         ("interrupted", "SN2"),
         ("edge" if isinstance(end, Edge) else "handshake", None),
     ]
+
+
+def test_a_first_result_after_a_reset_that_stood_there_before_the_unit_is_not_the_units() -> None:
+    rig = Rig().put_in("SN1").finish(500)
+    rig.scan("SN2")  # the PLC was reset meanwhile and has finished a unit that nobody scanned
+    rig.state(0)
+    rig.result(1)
+    rig.state(1)
+    for _ in range(2):
+        rig.result(1)
+    assert [body["binding"]["state"] for body in rig.closed()] == ["bound", "ambiguous"]
