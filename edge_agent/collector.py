@@ -65,12 +65,20 @@ class Collector:
         self._outage = Outage(log, "device", device=name)
         self._unclosed = Outage(log, "close", device=name)
         self._status: dict[str, Any] = {"driver": spec.name, "samples": 0, "scans": 0, "rejected": 0, "reconnects": 0}
+        self._bad: dict[str, Sample] = {}  # by group, the newest sample, if it is not good in all its values
         self._state("connecting")
         line.attach(name, self._request)
 
     def status(self) -> dict[str, Any]:
-        """state (connecting, connected, faulted, isolated, stopped), since_ns, error, hint and counts."""
-        return dict(self._status)
+        """state (connecting, connected, faulted, isolated, stopped), since_ns, error, hint, counts and no_value
+        (tag → why it had none when it was last read)."""
+        bad = {
+            sample.tagset.tags[index].name: reason
+            for sample in self._bad.values()
+            for index, reason in (sample.status or {}).items()
+            if sample.values[index] is None
+        }
+        return self._status | {"no_value": bad}
 
     def stop(self) -> None:
         """Finish the read at hand, append it, close. ``run`` then returns; cancelling it is the hard way."""
@@ -119,6 +127,7 @@ class Collector:
             state = "connecting"  # a refused write: the line waits for the next one, not for a person
         self._state(state, error)
         self._requests.clear()  # the binder asks anew after the gap
+        self._bad.clear()
         if was_open:
             self._status["reconnects"] += 1
             now = clock.now()
@@ -248,6 +257,10 @@ class Collector:
         for item in items:
             if isinstance(item, Sample):
                 self._status["samples"] += 1
+                if item.status:
+                    self._bad[item.tagset.source] = item
+                elif self._bad:
+                    self._bad.pop(item.tagset.source, None)
                 self._uncommitted.append(self._line.sample(item))
             else:
                 self._status["scans"] += 1

@@ -237,9 +237,8 @@ def open_readonly(data_dir: Path) -> Archive:
     files = Files(data_dir)
     try:
         if not files.db.exists():
-            raise StorageError(
-                f"there is no buffer in {data_dir}", hint="is this the agent.data_dir of your config? see --config"
-            )
+            hint = "has the agent been started? If so, is this the agent.data_dir of its config? see --config"
+            raise StorageError(f"there is no buffer in {data_dir}", hint=hint)
         query = "mode=ro" if files.wal.exists() else "mode=ro&immutable=1"
         connection = connect(files.db, query=query)
         connection.execute("SELECT seq FROM record ORDER BY seq LIMIT 1").fetchone()

@@ -87,6 +87,12 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         if device.get("state") not in _GOOD_STATES:
             error = str(device.get("error") or device.get("state"))
             yield f"device {name}", error.removeprefix(f"{name}: "), str(device.get("hint") or "")
+    if any(device.get("no_value") for device in status.get("devices", {}).values()):
+        for name, station in status.get("stations", {}).items():
+            if any(position.get("handshake") == "unknown" for position in station["positions"].values()):
+                hint = "compare its address with the PLC's program; units that end meanwhile are not traced"
+                what = "the tag that ends its cycles has no value"
+                yield f"station {name}", what, hint
     for name, route in status.get("routes", {}).items():
         if route.get("state") not in _GOOD_STATES:
             yield f"route {name}", str(route.get("last_error") or route.get("state")), str(route.get("hint") or "")
@@ -94,7 +100,11 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             hint = "see that the receiver runs and is subscribed; nothing is lost meanwhile"
             yield f"route {name}", "the broker takes the records, but the receiver does not confirm them", hint
         if dead := route.get("dead"):
-            yield f"route {name}", f"{dead} dead letters", "they were refused; see the agent's log for the reasons"
+            hint = "they were refused; see the agent's log for the reasons"
+            if route.get("state") == "connected" and route.get("last_error"):
+                yield f"route {name}", f"{dead} dead letters; {route['last_error']}", str(route.get("hint") or hint)
+            else:
+                yield f"route {name}", f"{dead} dead letters", hint
     buffer = status.get("buffer", {})
     if trouble := buffer.get("trouble"):
         yield "buffer", str(trouble.get("error")), str(trouble.get("hint") or "")
@@ -152,7 +162,12 @@ def _show_devices(out: Console, devices: dict[str, Any]) -> None:
     for name, device in devices.items():
         numbers = [str(device.get(key, 0)) for key in ("samples", "scans", "rejected", "reconnects")]
         add_row(rows, name, device["driver"], _state(device["state"]), _ago(device["since_ns"]), *numbers)
-    out.print(rows, "")
+    out.print(rows)
+    for name, device in devices.items():
+        if device.get("no_value"):
+            tags = ", ".join(f"{tag} ({translate(reason)})" for tag, reason in device["no_value"].items())
+            say(out, _("no value of {device}: {tags}").format(device=name, tags=tags), "yellow")
+    out.print()
 
 
 def _show_stations(out: Console, stations: dict[str, Any]) -> None:

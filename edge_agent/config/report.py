@@ -163,7 +163,10 @@ def _words(model: type[BaseModel], detail: ErrorDetails, where: Path, node: Node
     if kind == "extra_forbidden":
         return "unknown key", nearest(str(loc[-1]), _keys_at(model, loc[:-1]))
     if kind == "missing":
-        return "is missing", f"add {loc[-1]}: …{_explained(model, loc)}"
+        hint = (
+            f"write {loc[-1]}: … ({description})" if (description := _describe(model, loc)) else f"write {loc[-1]}: …"
+        )
+        return "is missing", hint
     if node.value is None and detail.get("input") is None:
         return "has no value", f"write one after the colon, or take the key away{_explained(model, loc)}"
     if any(SECRET_KEY.fullmatch(str(part)) for part in where):
@@ -205,8 +208,8 @@ def _literal(node: Node, expected: list[str], context: Mapping[str, Any]) -> tup
     return f"{_shown(node)} is not allowed here", nearest(node.text or "", expected)
 
 
-def _bound(sign: str, key: str) -> Callable[[Node, Mapping[str, Any]], tuple[str, str]]:
-    return lambda node, context: (f"{_shown(node)} is out of range", f"write a value {sign} {context[key]}")
+def _bound(hint: str, key: str) -> Callable[[Node, Mapping[str, Any]], tuple[str, str]]:
+    return lambda node, context: (f"{_shown(node)} is out of range", hint.format(context[key]))
 
 
 def _simple(due: str, hint: str) -> Callable[[Node, Mapping[str, Any]], tuple[str, str]]:
@@ -226,10 +229,10 @@ _WORDS: dict[str, Callable[[Node, Mapping[str, Any]], tuple[str, str]]] = {
     "dict_type": _simple("a section of keys", "write {key: value}, or keys indented below"),
     "model_type": _simple("a section of keys", "write {key: value}, or keys indented below"),
     "model_attributes_type": _simple("a section of keys", "write {key: value}, or keys indented below"),
-    "greater_than": _bound("above", "gt"),
-    "greater_than_equal": _bound("of at least", "ge"),
-    "less_than": _bound("below", "lt"),
-    "less_than_equal": _bound("of at most", "le"),
+    "greater_than": _bound("write a value above {}", "gt"),
+    "greater_than_equal": _bound("write a value of at least {}", "ge"),
+    "less_than": _bound("write a value below {}", "lt"),
+    "less_than_equal": _bound("write a value of at most {}", "le"),
     "string_too_short": lambda node, context: ("is too short", f"at least {context['min_length']} characters"),
     "string_too_long": lambda node, context: ("is too long", f"at most {context['max_length']} characters"),
     "too_short": lambda node, context: ("has too few entries", f"at least {context['min_length']}"),

@@ -190,6 +190,24 @@ def test_each_error_at_open_has_its_state_and_the_device_comes_back(
     assert seen[0]["error"] and seen[0]["hint"]
 
 
+def test_what_has_no_value_is_told_until_it_has_one_again(tmp_path: Path) -> None:
+    refused = True
+
+    async def say(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        await asyncio.sleep(0.001)
+        now = clock.now()
+        return [Sample(FAST, now, now.mono_ns, (None if refused else 1,), {0: "exception 2"} if refused else None)]
+
+    async def main() -> None:
+        nonlocal refused
+        async with running(tmp_path, say=say) as (item, _driver, _line):
+            await until(lambda: item.status()["no_value"] == {"x": "exception 2"})
+            refused = False
+            await until(lambda: item.status()["no_value"] == {})
+
+    asyncio.run(main())
+
+
 def test_one_unusable_answer_is_counted_and_ten_in_a_row_are_a_loss(tmp_path: Path) -> None:
     async def nonsense(driver: Scripted, group: str | None) -> Sequence[Sample]:
         if driver.calls.count("open") < 2 and len(driver.calls) > 4:

@@ -57,7 +57,7 @@ STATES = (
     "unknown", "idle", "reading", "committing", "acknowledged",  # handshake
     "handshake", "edge", "next_scan", "timeout", "interrupted",  # what closed a cycle
     "ok", "low", "high", "missing", "bad", "unjudged",  # judgements
-    "OK", "DEGRADED", "DOWN", "device", "route", "buffer",
+    "OK", "DEGRADED", "DOWN", "device", "route", "buffer", "station",
 )  # fmt: skip
 
 
@@ -282,3 +282,8 @@ if __name__ == "__main__":
         single, _nul, plural = entry.partition("\0")
         quoted = [f'"{part}"' for part in (single.replace("\\", "\\\\").replace('"', '\\"'), plural)]
         print(f"msgid {quoted[0]}" + (f'\nmsgid_plural {quoted[1]}\nmsgstr[0] ""' if plural else '\nmsgstr ""') + "\n")  # noqa: T201
+
+
+def test_a_key_that_is_missing_or_out_of_range_is_told_in_whole_sentences(chinese: None) -> None:
+    assert i18n.translate("write line: … (production line, e.g. L3)") == "请写 line: …（产线，例如 L3）"
+    assert i18n.translate("write a value of at most 255") == "请写至多 255 的值"

@@ -1,0 +1,38 @@
+"""What `status` takes for a trouble, from what an agent says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_agent.cli.status import collect_running
+
+REFUSED = {"ready": "exception 2"}
+
+
+def facts(handshake: str, no_value: dict[str, str], **route: Any) -> dict[str, Any]:
+    return collect_running(
+        {
+            "devices": {"press": {"state": "connected", "no_value": no_value}},
+            "stations": {"OP20": {"positions": {"1": {"handshake": handshake}}}},
+            "routes": {"mes": {"state": "connected"} | route},
+        }
+    )
+
+
+def test_a_station_that_cannot_see_the_ends_of_its_cycles_is_no_line_that_is_traced() -> None:
+    found = facts("unknown", REFUSED)
+    assert found["overall"] == "DEGRADED"
+    (trouble,) = found["troubles"]
+    assert trouble["about"] == "station OP20" and trouble["hint"]
+
+
+def test_a_tag_without_a_value_that_ends_nothing_and_a_start_are_no_troubles() -> None:
+    assert facts("idle", REFUSED)["overall"] == facts("unknown", {})["overall"] == "OK"
+
+
+def test_dead_letters_say_why_the_last_one_was_refused() -> None:
+    (trouble,) = facts("idle", {}, dead=3, last_error="a/b: not authorized", hint="allow a/b")["troubles"]
+    assert trouble["what"] == "3 dead letters; a/b: not authorized"
+    assert trouble["hint"] == "allow a/b"
+    (trouble,) = facts("idle", {}, dead=3)["troubles"]
+    assert trouble["what"] == "3 dead letters" and "log" in trouble["hint"]
