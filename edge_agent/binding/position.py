@@ -50,7 +50,7 @@ class Waiting:
     seq: int
     blind: bool  # the PLC had not been seen when it came
     fresh: bool = False  # a read that began after the scan has shown the tag
-    away: str = ""  # the device that was lost while it waited: what came after the scan was not seen
+    away: str = ""  # the device that was lost while it waited, or silent until just before: who was there was not seen
 
 
 class PositionLife:
@@ -66,6 +66,7 @@ class PositionLife:
         self.waiting: deque[Waiting] = deque()
         self.counts: Counter[str] = Counter()
         self.last: dict[str, str] | None = None  # the unit before, as candidate
+        self.stalled: Instant | None = None  # when a silence of the trigger was noticed last
         self._floor = floor
         self._context = context
         self._number: tuple[int, Value] | None = None  # (mono, value) of resume.cycle_number, since the last gap

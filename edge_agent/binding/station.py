@@ -3,7 +3,9 @@
 **When a scan takes effect.** Where a PLC tag ends the cycles, the PLC may have finished the *previous* unit between
 its last poll and the scan. The scan then waits for the first read of that tag that began after it, and for the result
 if that read shows an end; only then the next unit's cycle opens. If the PLC is away, or does not answer in time,
-the cycle opens interrupted. At most ``WAITING`` scans wait at a position; one more drops the oldest, with a finding.
+the cycle opens interrupted. So it does for a scan that comes right after a silence: where the silence was the agent's
+own (stopped, starved), the code lay in its port meanwhile, and the unit it names may have moved on.
+At most ``WAITING`` scans wait at a position; one more drops the oldest, with a finding.
 Where only scans delimit, a scan takes effect at once.
 
 Whose an end is stands in :mod:`edge_agent.binding.ends`.
@@ -28,6 +30,7 @@ from edge_agent.model import BindingState, Instant, Sample
 
 WAITING = 4
 WAIT_NS = 5_000_000_000  # a scan whose read does not come within this opens interrupted
+QUEUED_NS = 250_000_000  # a scan this soon after a silence was noticed may be older than it seems
 DEFAULT_GAP_NS = 1_000_000_000
 
 Counters = Mapping[tuple[str, int], tuple[int, int]]
@@ -113,6 +116,8 @@ class StationLife:
         life.counts["scans"] += 1
         trigger = life.trigger
         scan = Waiting(identifiers, at, seq, blind=trigger is not None and trigger.unknown)
+        if trigger is not None and life.stalled is not None and at.mono_ns - life.stalled.mono_ns < QUEUED_NS:
+            scan.away = device_of(trigger.watched)
         if trigger is None:
             self._take_effect(life, scan, draft, (seq,), "")
         elif trigger.lost:
@@ -186,6 +191,8 @@ class StationLife:
             if trigger.tag == tag:
                 interrupted += sum(self._blind(life, since, "stall", device_of(tag.group), draft) for life in lives)
                 self._trigger_gap(trigger, lives, "stall", draft)
+                for life in lives:
+                    life.stalled = draft.at
         return interrupted
 
     def _blind(self, life: PositionLife, since: Instant, cause: str, what: str, draft: Draft) -> int:

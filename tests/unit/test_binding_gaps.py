@@ -81,6 +81,30 @@ def test_a_silence_of_a_delimiting_group_interrupts(ticks: bool) -> None:
     assert (details["cause"], details["device"]) == ("stall", "press")
 
 
+@pytest.mark.parametrize("serial", ["SN1", "SN2"])
+@pytest.mark.parametrize("end", [HANDSHAKE, EDGE])
+def test_a_scan_that_may_have_lain_in_its_port_during_a_stall_binds_nothing(serial: str, end: Handshake | Edge) -> None:
+    """The agent stood still; what was scanned meanwhile is read at once when it goes on, the unit may be gone."""
+    rig = rig_with(Resume(), end=end)
+    rig.wait(5).tick(0)
+    rig.wait(0.005).scan(serial)
+    rig.state(0), rig.state(0)
+    assert interrupted(rig)
+    rig.finish(2, reads=1 if isinstance(end, Edge) else 2)
+    assert [(one["closed_by"], one["binding"]["state"]) for one in rig.closed()[-2:]] == [
+        ("interrupted", "bound"), ("handshake" if end is HANDSHAKE else "edge", "orphan")
+    ]  # fmt: skip
+
+
+def test_a_scan_well_after_a_stall_is_believed() -> None:
+    rig = rig_with(Resume())
+    rig.wait(5).tick(0)
+    rig.state(0), rig.state(0), rig.state(0)
+    rig.scan("SN2")
+    rig.state(0), rig.state(0)
+    assert not interrupted(rig)
+
+
 def test_a_silence_within_the_limit_is_none() -> None:
     rig = rig_with()
     rig.wait(0.7).tick(0)
