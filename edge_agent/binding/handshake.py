@@ -15,7 +15,8 @@ acknowledged  ready falls → idle                                    writes ack
 successive reads must agree; the second is the result) or beside ``ready`` (seen before and after the result). After
 three pairs that differ the result is taken as *torn*. A counter that equals the last committed one is a *double*: the
 agent died, or lost the PLC, between commit and acknowledge. It is acknowledged again and not recorded. (If the counter
-was seen elsewhere since that commit, it went round or was reset: that is a new result, of a new epoch.)
+was seen elsewhere since that commit, it went round or was reset: that is a new result, of a new epoch.) On an edge that
+was seen to rise, a double is only believed after a second: some PLCs raise ready some scans before they count.
 
 Where it goes wrong: a PLC that drops ready before the acknowledge (the counter tells whether the values are still of
 one unit; without one they are torn); a PLC that was reset (a new epoch); an acknowledge that never arrived (it is
@@ -33,6 +34,7 @@ from edge_agent.model import Instant, Sample, Value
 
 PAIRS = 3
 ACK_AGAIN_NS = 2_000_000_000
+COUNT_WITHIN_NS = 1_000_000_000  # a counter that has not moved so long after a seen edge means a double
 _WRAP_SLACK = 100  # a counter that fell by nearly its whole range has wrapped, not been reset
 
 
@@ -209,6 +211,8 @@ class HandshakeTrigger:
             return None
         result, result_seq = self._held or (sample, seq)
         if counter is not None and counter == self._before:
+            if self._may_still_count(counter, sample):
+                return None  # ``tick`` has it read again
             return self._finish(result, result_seq, counter, "", draft)
         self._reads += 1
         self._before = counter
@@ -217,6 +221,12 @@ class HandshakeTrigger:
         self._held = None
         self._ask_for(self.plan.read, sample.at, draft)
         return None
+
+    def _may_still_count(self, counter: int, sample: Sample) -> bool:
+        """A fresh edge with the old counter: a double, or a PLC that raises ready before it counts."""
+        if self._level_fired or counter != self.committed or self._moved:
+            return False
+        return sample.started_mono_ns - self._fired[0].mono_ns < COUNT_WITHIN_NS
 
     def _finish(self, sample: Sample, seq: int, counter: int | None, torn: str, draft: Draft) -> Ended:
         counting, missing = Counting.NONE, 0
