@@ -7,6 +7,7 @@ others nothing. What goes wrong is told apart by the driver's errors:
 - DeviceLost: an observation gap for the binder, then as above.
 - DeviceRefused: someone has to act. Health FAULTED with a hint; another try each 30 to 60 s. A refused write on an
   open device counts as a loss instead: the line stands until the acknowledge arrives, so it is tried again soon.
+  A bit that was taken and is cleared again (ValueNotKept) is only counted: many PLCs clear the acknowledge themselves.
 - ReadingRejected: counted; too many in a row count as a loss.
 - anything else is a fault in the driver: it is isolated (closed, another try after a minute), the agent goes on.
 
@@ -25,7 +26,7 @@ from typing import Any, NoReturn, TypeVar
 from edge_agent import clock
 from edge_agent.binding import ReadGroup
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
-from edge_agent.errors import DeviceLost, DeviceRefused, DriverError, ReadingRejected
+from edge_agent.errors import DeviceLost, DeviceRefused, DriverError, ReadingRejected, ValueNotKept
 from edge_agent.line import Line, Request, WriteTag
 from edge_agent.logs import Log, Outage
 from edge_agent.model import Sample
@@ -64,7 +65,8 @@ class Collector:
         self._rejected_in_a_row = 0
         self._outage = Outage(log, "device", device=name)
         self._unclosed = Outage(log, "close", device=name)
-        self._status: dict[str, Any] = {"driver": spec.name, "samples": 0, "scans": 0, "rejected": 0, "reconnects": 0}
+        self._status: dict[str, Any] = {"driver": spec.name, "samples": 0, "scans": 0}
+        self._status |= {"rejected": 0, "not_kept": 0, "reconnects": 0}
         self._bad: dict[str, Sample] = {}  # by group, the newest sample, if it is not good in all its values
         self._state("connecting")
         line.attach(name, self._request)
@@ -242,7 +244,15 @@ class Collector:
             await self._read(driver, request.group.partition(".")[2])
         else:
             await self._line.buffer.committed(request.after_seq)
+            await self._write(driver, request)
+
+    async def _write(self, driver: Driver, request: WriteTag) -> None:
+        try:
             await self._call(driver.write(request.tag, request.value))
+        except ValueNotKept:
+            if not request.value:
+                raise  # a bit that will not go to 0 would acknowledge the next result before it is safe
+            self._status["not_kept"] += 1  # a PLC that clears the acknowledge itself; ``ready`` shows if it saw it
 
     async def _read(self, driver: Driver, group: str | None) -> None:
         await self._room()

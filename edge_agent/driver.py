@@ -10,7 +10,8 @@ drivers a config names are loaded.
 ``read(g)``    the next samples or scans, never partial ones. With a group: a fresh read of just that
                group. Raises DeviceLost (close, reopen) or ReadingRejected (count it, go on).
 ``write(t,v)`` for tags marked writable; returns after a read-back where the protocol has one. Raises
-               DeviceLost, or DeviceRefused when the device will not take the value.
+               DeviceLost, DeviceRefused when the device will not take the value, or
+               ValueNotKept when it took it and then shows another.
 ``close()``    idempotent, safe after a failed open, bounded in time.
 =============  ====================================================================================
 

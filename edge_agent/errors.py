@@ -8,6 +8,7 @@
     │ ├ DeviceUnavailable  not there (yet): reopen with bounded, jittered back-off
     │ ├ DeviceLost         was there, is gone: close, then reopen; an observation gap
     │ ├ DeviceRefused      wrong credentials or address: long back-off, health FAULTED, a hint to act on
+    │ │ └ ValueNotKept     took a write and shows another value: a PLC that clears the acknowledge itself
     │ └ ReadingRejected    one answer was unusable: count it, keep the connection
     ├ StorageError         the buffer cannot be used as it is
     │ ├ StorageFull        no room: the retention policy acts, appending waits
@@ -79,6 +80,10 @@ class DeviceLost(DriverError):
 
 class DeviceRefused(DriverError):
     """The device answers but will not serve us. Long back-off, health FAULTED, the hint is shown."""
+
+
+class ValueNotKept(DeviceRefused):
+    """The device accepted a write, but reading back shows another value: something else writes there too."""
 
 
 class ReadingRejected(DriverError):

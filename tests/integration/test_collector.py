@@ -16,7 +16,7 @@ from edge_agent.binding.plan import Plan, StorePolicy
 from edge_agent.buffer import Buffer, BufferSettings, open_buffer
 from edge_agent.collector import Collector
 from edge_agent.driver import Cadence, DriverSpec, Group, Settings, Shape, TagSettings
-from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected, ValueNotKept
 from edge_agent.line import Line, WriteTag
 from edge_agent.model import Instant, Sample, Scan, Tag, TagSet, Value
 
@@ -51,6 +51,8 @@ class Scripted:
     async def write(self, tag: str, value: Value) -> None:
         assert self.buffer is not None
         self.written.append((tag, value, self.buffer.durable_seq))
+        if tag == "not kept":
+            raise ValueNotKept("plc", "reads back another value")
 
     async def close(self) -> None:
         self.calls.append("close")
@@ -133,6 +135,19 @@ def test_a_write_waits_for_the_commit_of_what_caused_it(tmp_path: Path) -> None:
             await until(lambda: bool(driver.written))
             assert driver.written[0][:2] == ("ack", True)
             assert driver.written[0][2] >= ahead
+
+    asyncio.run(main())
+
+
+def test_a_plc_that_clears_the_acknowledge_itself_costs_no_reconnect(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as (item, driver, _line):
+            await until(lambda: item.status()["samples"] > 2)
+            item._request(WriteTag("not kept", True, after_seq=0))
+            await until(lambda: item.status()["not_kept"] == 1)
+            assert (item.status()["state"], driver.calls.count("open")) == ("connected", 1)
+            item._request(WriteTag("not kept", False, after_seq=0))
+            await until(lambda: item.status()["reconnects"] == 1)
 
     asyncio.run(main())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected, ValueNotKept
 from edge_agent.model import Sample, Value
 from edge_agent_drivers.modbus.codec import Field, encode, field_of
 from edge_agent_drivers.modbus.config import ModbusSettings, describe
@@ -96,7 +96,7 @@ class ModbusDriver:
             raise DeviceRefused(self._device, what, hint="the tag must be readable where it is written")
         if (bytes([answer[0] & 1]) if field.is_bit else answer) != wanted:
             hint = "does the PLC's program write this address too, or is it write-protected?"
-            raise DeviceRefused(self._device, f"{tag}: the device did not keep the value written", hint=hint)
+            raise ValueNotKept(self._device, f"{tag}: the device did not keep the value written", hint=hint)
 
     async def close(self) -> None:
         """Close at once. Idempotent."""
