@@ -7,7 +7,8 @@
                     └──────────────┘
 
 Stopping has two phases. First SIGTERM or SIGINT: collectors finish the read at hand, append it and close; routes
-drain for a bounded time; the buffer closes last. A second signal goes straight to the buffer's close. An error in a
+drain for a bounded time; the buffer closes last. A second signal goes straight to the buffer's close, and whatever
+hangs beyond ``ABANDON_S`` is left behind. An error in a
 driver isolates that device (in the collector); an error in the engine ends the process, and systemd starts it again.
 """
 
@@ -16,6 +17,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
+import os
 import signal
 from collections.abc import Awaitable, Iterator
 from typing import Any
@@ -35,6 +38,7 @@ from edge_agent.routes import AgentIdentity, Route
 
 TICK_S = 0.25  # time-outs of cycles are this exact
 COLLECTORS_STOP_S = 5.0
+ABANDON_S = 30.0  # a stop that takes longer hangs in a driver or a thread: leave it behind
 DRAIN_S = 5.0
 
 log = Log(__name__)
@@ -98,6 +102,7 @@ class Agent:
             await self._stop.wait()
             notify.stopping()
             log.info("stopping")
+            asyncio.get_running_loop().call_later(ABANDON_S, _abandon)
             ticking.cancel()  # what falls silent from now on is no finding
             for collector in self.collectors:
                 collector.stop()
@@ -183,6 +188,13 @@ class Agent:
             "clock": {"synced": clock.synchronised()},
             "findings": dict(self.line.findings),
         }
+
+
+def _abandon() -> None:
+    """End at once: what is committed is safe, and nothing else was ever accepted."""
+    log.error("the stop hangs, leaving what hangs behind", after_s=ABANDON_S)
+    logging.shutdown()  # writes the lines that wait
+    os._exit(1)
 
 
 def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:

@@ -118,6 +118,42 @@ def test_a_data_dir_that_cannot_be_written_is_told_with_what_to_type(tmp_path: P
     assert "data" in done.stderr and "→" in done.stderr and "Traceback" not in done.stderr
 
 
+STUBBORN = """
+import asyncio, sys
+from pathlib import Path
+from edge_agent import agent, logs
+from edge_agent.config import load
+
+async def never(self):
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+agent.ABANDON_S = agent.COLLECTORS_STOP_S = 0.5
+agent.Collector.run = never
+logs.configure()
+asyncio.run(agent.Agent(load(Path(sys.argv[1]))).run())
+"""
+
+
+def test_a_driver_that_cannot_be_cancelled_does_not_hold_up_the_stop(start: Callable[..., Run], tmp_path: Path) -> None:
+    start().process.kill()  # only to have a config written
+    log = tmp_path / "stubborn.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen([sys.executable, "-c", STUBBORN, str(tmp_path / "config.yaml")], stderr=stderr)
+    try:
+        while "running" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 1
+        assert "leaving what hangs behind" in log.read_text()
+    finally:
+        process.kill()
+
+
 def test_kill_and_restart_continue_the_log(start: Callable[..., Run]) -> None:
     run = start()
     first = run.wait(lambda s: s["devices"]["wave"]["samples"] > 10)
