@@ -6,6 +6,7 @@ ever sent is remembered over reconnects, so that a confirmation of more than tha
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from edge_agent.routes.window import Window
 
 if TYPE_CHECKING:
     from edge_agent.buffer import Buffer, Lane
+
+REASONS = 20  # of dead letters that the log tells, each once; a receiver may make up any number
 
 log = Log(__name__)
 
@@ -31,6 +34,7 @@ class Lanes:
         self._lanes: deque[Lane] = deque()
         self._sent_n: dict[str, int] = {}  # by stream, of this run: the highest n ever given to the sink
         self._reported = (0, 0)
+        self._told: set[str] = set()  # reasons, their numbers left out
 
     def begin(self, lanes: Sequence[Lane]) -> None:
         """Take over what the buffer says is unfinished, oldest first; never empty."""
@@ -133,4 +137,9 @@ class Lanes:
             self._buffer.dead_letter(self.lane, n, seq, reason)
 
     def _warn(self, n: int, reason: str, **fields: object) -> None:
-        log.warning("dead letter", route=self._route, stream=self.lane.stream, n=n, reason=reason, **fields)
+        """Tell the first of each reason; a denied topic refuses ten messages a second, and status has their count."""
+        key, tell = re.sub(r"\d+", "#", reason[:200]), log.debug
+        if key not in self._told and len(self._told) < REASONS:
+            self._told.add(key)
+            tell = log.warning
+        tell("dead letter", route=self._route, stream=self.lane.stream, n=n, reason=reason, **fields)
