@@ -2,7 +2,8 @@
 
 The open cycle's, unless there is doubt: it was interrupted (then it closes so, and the end gets a cycle of its own,
 orphan); the end came too soon after the scan; its values were torn; the counter shows that results went by unseen
-while the unit was here, or that this one was there before the unit. Without an open cycle the scan was skipped.
+while the unit was here, or that this one was there before the unit; the PLC was read so late after the next unit's scan
+that the end may be that one's. Without an open cycle the scan was skipped.
 Where the PLC's data names the unit, only torn data, a possible double and a serial in two places leave doubt.
 Doubt makes the binding ambiguous: a wrong binding is worse than an unbound reading.
 """
@@ -17,11 +18,12 @@ from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
 from edge_agent.binding.plan import Station
 from edge_agent.binding.position import Floor, PositionLife, plc_text
-from edge_agent.binding.trigger import Counting, Ended, Trigger
+from edge_agent.binding.trigger import Counting, Ended, Trigger, device_of
 from edge_agent.identify.patterns import identify
 from edge_agent.model import BindingState, Instant
 
 DOUBLES_IN_A_ROW = 3
+LATE_NS = 250_000_000  # a read this long after a scan may show the end of the unit that was scanned
 
 
 class Ends:
@@ -74,6 +76,9 @@ class Ends:
 
     def _end_scanned(self, trigger: Trigger, life: PositionLife, ended: Ended, draft: Draft) -> None:
         """The end of a unit that a scan should have announced."""
+        if self._seen_late(trigger, life, ended):
+            self._end_undecided(life, ended, draft)
+            return
         cycle = life.cycle
         if cycle is None and not ended.level:
             reason = "no unit was scanned before this end"
@@ -92,6 +97,30 @@ class Ends:
         if cycle.state is BindingState.BOUND and (doubt := self._doubt(trigger, cycle, ended)):
             rule, reason = doubt
             life.bind(draft, BindingState.AMBIGUOUS, rule, ended.evidence, reason=reason)
+        self._close_ended(life, ended, draft)
+
+    def _seen_late(self, trigger: Trigger, life: PositionLife, ended: Ended) -> bool:
+        """The read that a scan waited for came so late that the end it shows may be the scanned unit's already.
+
+        If so, those scans open their cycles interrupted: their unit may be done.
+        """
+        late = [scan for scan in life.waiting if ended.fired_at.mono_ns - scan.at.mono_ns > LATE_NS]
+        for scan in late:
+            scan.away = scan.away or device_of(trigger.watched)
+        return bool(late)
+
+    def _end_undecided(self, life: PositionLife, ended: Ended, draft: Draft) -> None:
+        """The end is the unit's before, or the scanned one's: nobody can tell."""
+        cycle, scanned = life.cycle, {"serial": life.waiting[0].identifiers["serial"]}
+        reason = "the PLC was read so late after the next scan that this may be either unit's end"
+        if cycle is None or cycle.suspended:
+            if cycle is not None:
+                life.close_interrupted(draft)
+            self._orphan(life, ended, "late_read", reason, BindingState.AMBIGUOUS, (scanned,), draft)
+            return
+        before = {} if cycle.unit is None else {"unit": cycle.unit.unit, "serial": cycle.unit.serial}
+        candidates = [before, scanned] if before else [scanned]
+        life.bind(draft, BindingState.AMBIGUOUS, "late_read", ended.evidence, reason=reason, candidates=candidates)
         self._close_ended(life, ended, draft)
 
     def _doubt(self, trigger: Trigger, cycle: Cycle, ended: Ended) -> tuple[str, str] | None:
