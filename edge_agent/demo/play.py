@@ -83,7 +83,7 @@ class Play:
         self._swapped = ("", "")
 
     async def run(self) -> Outcome:
-        """Play it. Raises EdgeAgentError or RuntimeError when a player does not start."""
+        """Play it. Raises EdgeAgentError when a player does not start, or ends."""
         watching: asyncio.Task[None] | None = None
         try:
             await self._broker.begin()
@@ -165,15 +165,13 @@ class Play:
     async def _until(self, share: float) -> None:
         """Sleep until this share of the time has passed, as long as everybody is well."""
         while self._scene.elapsed_s < share * self._seconds:
-            for name, child in self._players().items():
+            for child in self._players():
                 if not child.running:
-                    log = child.log.read_text(errors="replace")[-2000:]
-                    raise RuntimeError(f"{name} ended with {child.returncode}:\n{log}")
+                    raise child.failed(what=f"ended with {child.returncode}")
             await asyncio.sleep(WATCH_S)
 
-    def _players(self) -> dict[str, Child]:
-        players = {"the line": self._line, "the receiver": self._receiver, "the agent": self._agent}
-        return players | ({"the broker": self._broker} if self._scene.broker_up else {})
+    def _players(self) -> list[Child]:
+        return [self._line, self._receiver, self._agent, *([self._broker] if self._scene.broker_up else [])]
 
     # --- watching ----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -19,17 +20,33 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.control.client import ControlError, ask
+from edge_agent.errors import EdgeAgentError
 
+PORTS = range(20000, 32768)  # below those that the kernel gives to whoever connects
+LAST_LINES = 8
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class DemoError(EdgeAgentError):
+    """A process of the demo does not start, does not answer, or ended."""
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody has, and that no client is given before its server binds it.
+
+    A client that tries a port of the kernel's own range until somebody listens there may even be given that port, and
+    be connected to itself.
+    """
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def write_config(directory: Path, *, plc_port: int, broker_port: int, replace: Mapping[str, str] | None = None) -> Path:
@@ -67,6 +84,15 @@ class Child:
     def returncode(self) -> int | None:
         """Of the last run; negative: the signal that ended it."""
         return None if self._process is None else self._process.returncode
+
+    def failed(self, what: str) -> DemoError:
+        """The error that says what it did wrong, and the last of what it logged."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        last = "".join(f"\n  {line}" for line in text.splitlines()[-LAST_LINES:])
+        return DemoError(
+            f"the demo's {self.log.stem} {what}; its last words:{last or ' –'}",
+            hint=f"run it again with --keep DIR and look at DIR/{self.log.name}",
+        )
 
     async def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start it; ``environment`` is added for this run only."""
@@ -145,7 +171,7 @@ class LineProcess(Child):
         await self._do({"do": "kill", "pid": victim.pid if victim else None, "at": at}, 5.0)
 
     async def stop(self, timeout_s: float) -> None:
-        """No new units; returns when the last has left. Raises TimeoutError."""
+        """No new units; returns when the last has left. Raises DemoError."""
         await self._do({"do": "stop"}, timeout_s)
 
     async def _do(self, command: dict[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -156,11 +182,14 @@ class LineProcess(Child):
 
     async def _answer(self, did: str, timeout_s: float) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None
-        async with asyncio.timeout(timeout_s):
-            text = await self._process.stdout.readline()
+        try:
+            async with asyncio.timeout(timeout_s):
+                text = await self._process.stdout.readline()
+        except TimeoutError as error:
+            raise self.failed(what=f"did not answer {did!r} within {timeout_s:g} s") from error
         answer: dict[str, Any] = json.loads(text) if text else {}
         if answer.get("did") != did:
-            raise RuntimeError(f"the simulated line answered {answer} to {did!r}:\n{self.log.read_text()[-2000:]}")
+            raise self.failed(what=f"answered {answer} to {did!r}")
         return answer
 
 
@@ -171,16 +200,22 @@ class AgentProcess(Child):
         super().__init__(log, ["edge_agent", "--config", str(config), "--debug", "run"])
         self._data_dir = data_dir
 
-    async def connected(self, timeout_s: float = 20.0) -> None:
-        """Wait until it has every device. Raises TimeoutError; RuntimeError when it ends instead."""
-        async with asyncio.timeout(timeout_s):
-            while True:
-                status = await self.status()
-                if status and all(device["state"] == "connected" for device in status["devices"].values()):
-                    return
-                if not self.running:
-                    raise RuntimeError(f"the agent ended with {self.returncode}:\n{self.log.read_text()[-4000:]}")
-                await asyncio.sleep(0.05)
+    async def connected(self, timeout_s: float = 30.0) -> None:
+        """Wait until it has every device. Raises DemoError when it does not come to that."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    if await self._is_connected():
+                        return
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise self.failed(what=f"was not connected to every device within {timeout_s:g} s") from error
+
+    async def _is_connected(self) -> bool:
+        status = await self.status()
+        if status is None and not self.running:
+            raise self.failed(what=f"ended with {self.returncode}")
+        return status is not None and all(one["state"] == "connected" for one in status["devices"].values())
 
     async def status(self) -> dict[str, Any] | None:
         """What the agent says of itself; None while it cannot be asked."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge_agent.demo.counting import Counts, compare
 from edge_agent.demo.line import WIRINGS
-from edge_agent.demo.processes import AgentProcess, LineProcess, ReceiverProcess, free_port, write_config
+from edge_agent.demo.processes import AgentProcess, DemoError, LineProcess, ReceiverProcess, free_port, write_config
 from edge_agent.demo.received import read_readings, read_records
 from edge_agent.demo.truth import TruthReader
 
@@ -223,5 +223,5 @@ class Torture:
                     if status is not None:
                         self.verdict.pending = status["routes"]["mes"]["pending"]
                     await asyncio.sleep(0.2)
-        except TimeoutError:
+        except (TimeoutError, DemoError):
             say(f"not done after {DRAIN_S:.0f} s: the verdict below is of what there is")
