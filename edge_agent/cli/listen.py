@@ -13,11 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import orjson
 import typer
 
-from edge_agent.cli import ExitCode, Unavailable
+from edge_agent.cli import ExitCode, Unavailable, UsageProblem
 from edge_agent.cli.output import AsJson
 from edge_agent.i18n import _
 
@@ -45,6 +46,10 @@ def command(
     from edge_agent.receiver import Receiver
     from edge_agent.receiver.receiver import ReceiverRefused
 
+    _must_name_a_broker(url)
+    password = _password(password_file) if password_file else None
+    if ca:
+        _bytes_of(ca)
     logs.configure("info")
     view = _View(as_json=as_json, records=records)
     receiver = Receiver(
@@ -52,7 +57,7 @@ def command(
         topic or ["#"],
         db,
         username=username,
-        password=password_file.read_text().strip() if password_file else None,
+        password=password,
         ca=str(ca) if ca else None,
         confirm=not no_confirm,
         on_gap=view.gap,
@@ -67,6 +72,32 @@ def command(
     view.end(receiver)
     if receiver.counts["gaps"]:
         raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _must_name_a_broker(url: str) -> None:
+    parts = urlsplit(url)
+    try:
+        usable = parts.scheme in ("mqtt", "mqtts") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        usable = False
+    if not usable:
+        raise UsageProblem(f"{url!r} names no broker", hint="write mqtt://host:1883 or mqtts://host:8883")
+
+
+def _password(path: Path) -> str:
+    try:
+        return _bytes_of(path).decode().strip()
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"{path} holds no text", hint="name another file") from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    """What is in a file that the command line names. Raises UsageProblem."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        hint = f"look at it: ls -l {path}"
+        raise UsageProblem(f"{path} cannot be read: {error.strerror}", hint=hint) from error
 
 
 class _View:

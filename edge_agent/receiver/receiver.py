@@ -171,7 +171,8 @@ class Receiver:
             raise ReceiverRefused(f"{self._url}: TLS: {error}", hint="name the broker's CA file") from error
         except (OSError, ValueError) as error:
             hint = "is a broker listening there? write mqtt://host:1883 or mqtts://host:8883"
-            raise BrokerUnavailable(f"{self._url}: {error}", hint=hint) from error
+            what = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise BrokerUnavailable(f"{self._url}: {what}", hint=hint) from error
 
     def _disconnect(self) -> None:
         """What is in the batch was not acknowledged, so it comes again; forget it."""

@@ -322,3 +322,29 @@ def test_listen_says_why_it_cannot(tmp_path: Path) -> None:
     with listen(f"mqtt://127.0.0.1:{free_port()}", "--db", str(tmp_path / "text.db")) as process:
         out, _ = process.communicate(timeout=20)
         assert process.returncode == 73
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["foo"], "'foo' names no broker\n  → write mqtt://host:1883 or mqtts://host:8883\n"),
+        (["mqtt://"], "'mqtt://' names no broker"),
+        (["mqtt://host:x"], "'mqtt://host:x' names no broker"),
+        (["mqtt://127.0.0.1:1", "--password-file", "/nope"], "/nope cannot be read: No such file or directory\n  → "),
+        (["mqtts://127.0.0.1:1", "--ca", "/nope"], "/nope cannot be read: No such file or directory\n  → "),
+    ],
+)
+def test_listen_says_at_once_what_is_wrong_with_its_command_line(arguments: list[str], told: str) -> None:
+    with listen(*arguments, "--lang", "en") as process:
+        out, _ = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert out.startswith(told)
+
+
+def test_listen_waits_for_a_broker_and_says_why_in_words() -> None:
+    with listen(f"mqtt://127.0.0.1:{free_port()}") as process:
+        line = process.stdout.readline()  # type: ignore[union-attr]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+    assert "Connection refused" in line
+    assert "Errno" not in line
