@@ -281,7 +281,9 @@ class Collector:
         self._rejected_in_a_row += 1
         if self._rejected_in_a_row >= REJECTED_IN_A_ROW:
             self._rejected_in_a_row = 0
-            raise DeviceLost(self.name, f"{REJECTED_IN_A_ROW} unusable answers in a row, last: {error}") from error
+            last = str(error.args[0]).removeprefix(f"{self.name}: ")
+            what = f"{REJECTED_IN_A_ROW} unusable answers in a row, last: {last}"
+            raise DeviceLost(self.name, what, hint=error.hint) from error
 
     async def _room(self) -> None:
         """Wait while the disk is too far behind this device, or behind all of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -223,10 +224,12 @@ def test_what_has_no_value_is_told_until_it_has_one_again(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
-def test_one_unusable_answer_is_counted_and_ten_in_a_row_are_a_loss(tmp_path: Path) -> None:
+def test_one_unusable_answer_is_counted_and_ten_in_a_row_are_a_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def nonsense(driver: Scripted, group: str | None) -> Sequence[Sample]:
         if driver.calls.count("open") < 2 and len(driver.calls) > 4:
-            raise ReadingRejected("plc", "half a reply")
+            raise ReadingRejected("plc", "half a reply", hint="ask for less")
         return await count_up(driver, group)
 
     async def main() -> None:
@@ -234,7 +237,10 @@ def test_one_unusable_answer_is_counted_and_ten_in_a_row_are_a_loss(tmp_path: Pa
             await until(lambda: item.status()["reconnects"] == 1)
             assert item.status()["rejected"] == collector.REJECTED_IN_A_ROW
 
-    asyncio.run(main())
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(main())
+    (error,) = (error for record in caplog.records if isinstance(error := record.fields.get("error"), DeviceLost))  # type: ignore[attr-defined]
+    assert str(error) == "plc: 10 unusable answers in a row, last: half a reply\n  → ask for less"
 
 
 def test_a_fault_in_a_driver_while_reading_isolates_that_driver(tmp_path: Path) -> None:

@@ -155,8 +155,9 @@ def test_a_busy_device_rejects_the_reading_and_keeps_the_connection(plc: ModbusP
     async def test(line: Line) -> None:
         async with opened(line, polled(a="holding:1")) as driver:
             line.mode = "exception 6"
-            with pytest.raises(ReadingRejected, match="busy"):
+            with pytest.raises(ReadingRejected, match="busy") as busy:
                 await sample_of(driver)
+            assert "longer poll:" in busy.value.hint
             line.mode = "pass"
             assert (await sample_of(driver)).values == (1,)
 
@@ -248,6 +249,17 @@ def test_a_server_that_accepts_and_says_nothing_is_unavailable(plc: ModbusPlc) -
         with pytest.raises(DeviceUnavailable, match="connected, but") as unavailable:
             await driver.open()
         assert "unit_id 1" in unavailable.value.hint
+
+    over(plc, test)
+
+
+def test_a_server_that_speaks_something_else_is_told_from_one_that_hangs(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        line.mode = "noise"
+        driver = driver_of(line, polled(a="holding:1"), timeout="10s")
+        with pytest.raises(DeviceUnavailable, match="does not speak Modbus TCP") as unavailable:
+            await driver.open()
+        assert f"is {line.port} the port of its Modbus server?" in unavailable.value.hint
 
     over(plc, test)
 

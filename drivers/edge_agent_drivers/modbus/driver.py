@@ -13,7 +13,7 @@ from edge_agent.model import Sample, Value
 from edge_agent_drivers.modbus.codec import Field, encode, field_of
 from edge_agent_drivers.modbus.config import ModbusSettings, describe
 from edge_agent_drivers.modbus.group import GroupReader
-from edge_agent_drivers.modbus.link import Link, exception_text, read_request, refused_hint
+from edge_agent_drivers.modbus.link import Link, NotModbus, exception_text, read_request, refused_hint
 
 
 class ModbusDriver:
@@ -52,6 +52,9 @@ class ModbusDriver:
                 refused = found | refused
         except ReadingRejected:
             return  # it answers; read() will say what is wrong with the answer
+        except NotModbus as error:
+            what = f"{self._link.where}: what answers does not speak Modbus TCP"
+            raise DeviceUnavailable(self._device, what, hint=self._link.other_hint) from error
         except DeviceLost as error:
             what = f"{self._link.where}: connected, but then no usable answer came"
             raise DeviceUnavailable(self._device, what, hint=error.hint) from error

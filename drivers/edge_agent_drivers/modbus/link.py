@@ -47,6 +47,7 @@ EXCEPTIONS = {
 Request = ModbusPDU
 BUSY = frozenset({5, 6})
 GATEWAY = frozenset({10, 11})
+_NOT_MODBUS = "what answers does not speak Modbus TCP"
 _MBAP = 8  # bytes of the header and the function code
 _WRITES = (5, 6, 16)
 _WRITE_LENGTH = 6  # what follows the length in the reply to a write
@@ -116,6 +117,10 @@ def is_framed(stream: bytes, function: int, transaction: int) -> bool:
     return True
 
 
+class NotModbus(DeviceLost):
+    """What answers there does not speak Modbus TCP, or no longer."""
+
+
 class _Mapped:
     """The one place that turns what pymodbus and sockets raise into DeviceLost, and closes what is then unusable."""
 
@@ -134,8 +139,9 @@ class _Mapped:
         reason, link.broken = link.broken, ""
         link.drop()  # cancelled, too: the reply is still on its way, and must not meet the next request
         if isinstance(error, (ModbusException, OSError, TimeoutError)):
+            lost = NotModbus if reason == _NOT_MODBUS else DeviceLost
             what = reason or ("no answer within its timeout" if "No response" in str(error) else "connection lost")
-            raise DeviceLost(link.device, f"{link.where}: {what}", hint=link.lost_hint) from error
+            raise lost(link.device, f"{link.where}: {what}", hint=link.lost_hint) from error
 
 
 class Link:
@@ -155,6 +161,13 @@ class Link:
         return (
             f"is the device on, and is unit_id {self._settings.unit_id} right? Many PLCs serve few connections at a "
             f"time: close other clients. For a slow one write timeout: {2 * self._settings.timeout:g}s"
+        )
+
+    @property
+    def other_hint(self) -> str:
+        return (
+            f"is {self._settings.port} the port of its Modbus server? Another server listens there, or a serial "
+            "gateway that passes RTU frames on: switch it to Modbus TCP"
         )
 
     async def open(self) -> None:
@@ -232,7 +245,8 @@ class Link:
     def judge(self, code: int) -> int:
         """An exception that says something of the addresses; ReadingRejected or DeviceLost for one that does not."""
         if code in BUSY:
-            raise ReadingRejected(self.device, f"{self.where}: {exception_text(code)}")
+            hint = "the device is busy: give its groups a longer poll:, and close its other clients"
+            raise ReadingRejected(self.device, f"{self.where}: {exception_text(code)}", hint=hint)
         if code in GATEWAY:
             self.drop()
             hint = f"look at the device behind the gateway, unit_id {self._settings.unit_id}"
@@ -250,7 +264,7 @@ class Link:
             return data
         if is_framed(data, self._function, self._client.ctx.request_transaction_id):
             return data
-        self._fail("what answers does not speak Modbus TCP")
+        self._fail(_NOT_MODBUS)
         return b""
 
     def _fail(self, reason: str) -> None:
