@@ -89,7 +89,7 @@ class Agent:
                 tasks.create_task(work, name=name)
                 for name, work in {
                     "buffer": self.buffer.maintain(),
-                    "clock": ClockWatch(self.line).run(),
+                    "clock": ClockWatch(self.line, self.config.devices).run(),
                     "watchdog": self._watchdog(),
                     "control": control.serve(),
                 }.items()

@@ -20,6 +20,11 @@ def now() -> Instant:
     return Instant(time.time_ns(), time.monotonic_ns())
 
 
+def slept_ns() -> int:
+    """How long this boot has been suspended so far: CLOCK_BOOTTIME counts on meanwhile, CLOCK_MONOTONIC does not."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+
+
 def boot_id() -> str:
     """The kernel's id of this boot; a new one each time the machine starts."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -79,3 +79,27 @@ def test_records_taken_before_and_after_a_step_keep_their_order_and_their_times(
 
     seqs = [seq for seq, _ in asyncio.run(main())]
     assert seqs == list(range(seqs[0], seqs[0] + 4))
+
+
+def test_a_pc_that_was_suspended_has_watched_no_device_meanwhile(tmp_path: Path) -> None:
+    heard: list[tuple[str, str]] = []
+
+    async def main() -> None:
+        buffer = open_buffer(tmp_path, "test", BufferSettings.model_validate({"min_free": "1MiB", "ballast": "1MiB"}))
+        line = Line(Binder(Plan((), {}, {}), buffer.log, "0" * 12, buffer.lookup, buffer.restored()), buffer)
+        watch = ClockWatch(line, ["press", "gate"])
+        slept_ns, report = clock.slept_ns(), line.gap
+
+        def gap(device: str, since: Instant, now: Instant, cause: str) -> int:
+            heard.append((device, cause))
+            return report(device, since, now, cause)
+
+        line.gap = gap  # type: ignore[method-assign]
+        watch.wake(clock.now(), slept_ns + 1000)
+        assert not heard
+        watch.wake(clock.now(), slept_ns + 30 * 10**9)
+        watch.wake(clock.now(), slept_ns + 30 * 10**9)
+        await buffer.close()
+
+    asyncio.run(main())
+    assert heard == [("press", "stall"), ("gate", "stall")]
