@@ -50,7 +50,8 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.file}:{self.line}: {self.key}: {self.what}"
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        text = ": ".join(part for part in (where, self.key, self.what) if part)
         return f"{text}\n    → {self.hint}" if self.hint else text
 
 

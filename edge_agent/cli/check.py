@@ -1,7 +1,7 @@
 """`edge-agent check`: is the configuration right, what does the agent take from it, what will it cost.
 
 Touches no device and no network. Every mistake is told at once; warnings never fail the check. data_dir is looked at
-as the user who asks, who may not be the agent's, so what is wrong there is a warning too.
+as the user who asks, who may not be the agent's, so what this user may not do there is a warning too.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def command(ctx: typer.Context, config: Argument = None, as_json: AsJson = False
     path = config or Globals.of(ctx).config
     try:
         loaded = load(path)
+        _must_be_a_directory(loaded)
     except ConfigError as error:
         _refuse(path, error, as_json)
         raise typer.Exit(ExitCode.CONFIG) from error
@@ -138,13 +139,30 @@ def _unclaimed(config: Config) -> list[str]:
     ]
 
 
+def _must_be_a_directory(config: Config) -> None:
+    """Raises ConfigError when data_dir, or what it lies in, is a file: then it can be no user's."""
+    from edge_agent.config.tree import parse, read_text
+
+    there = _existing(config.agent.data_path.absolute())
+    if not there.is_dir():
+        root = parse(read_text(config.path), str(config.path), [])
+        line = root.find(("agent", "data_dir")).line if root else 0
+        hint = "set agent.data_dir to another path"
+        raise ConfigError([Problem(str(config.path), line, "agent.data_dir", f"{there} is not a directory", hint)])
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
+    return next(parent for parent in (path, *path.parents) if os.path.exists(parent))
+
+
 def _data_dir(config: Config) -> dict[str, Any]:
     path = config.agent.data_path.absolute()
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    there = _existing(path)
     return {
         "path": str(path),
-        "exists": path.exists(),
-        "writable": there.is_dir() and os.access(there, os.W_OK | os.X_OK),
+        "exists": there == path,
+        "writable": os.access(there, os.W_OK | os.X_OK),
         "free_bytes": shutil.disk_usage(there).free,
         "wanted_bytes": config.buffer.max_size + config.buffer.min_free,
     }

@@ -11,7 +11,7 @@ from edge_agent.config.devices import Device
 from edge_agent.config.report import Path, Problems
 from edge_agent.config.settings import StationSettings
 from edge_agent.errors import Problem
-from edge_agent.routes.settings import MqttRouteSettings
+from edge_agent.routes.settings import MqttRouteSettings, SecretMissing
 
 MAX_REQUESTS_PER_S = 100.0  # a PLC answers one request in 5 to 20 ms
 MAX_NAMED = 5
@@ -100,6 +100,11 @@ def _route(name: str, route: MqttRouteSettings, notes: Problems) -> None:
         notes.add((*path, "url"), "mqtt:// is not encrypted: everyone on the network can read and forge", hint)
     if route.username is None and not _is_loopback(route.url) and route.tls.cert is None:
         notes.add(path, "the broker is used without a login", "add username: and password: {file: ...}")
+    if route.password is not None:
+        try:
+            route.password.reveal()
+        except SecretMissing as error:  # a warning: `check` may be run by another user than the agent's
+            notes.add((*path, "password"), str(error.args[0]), error.hint)
 
 
 def _client_ids(routes: Mapping[str, MqttRouteSettings], notes: Problems) -> None:

@@ -59,7 +59,7 @@ def read_text(path: Path) -> str:
     """The file's text. Raises ConfigError when it is missing, unreadable, too large or not UTF-8."""
 
     def refuse(what: str, hint: str, line: int = 0) -> ConfigError:
-        return ConfigError([Problem(str(path), line, "file", what, hint)])
+        return ConfigError([Problem(str(path), line, "", what, hint)])
 
     try:
         with path.open("rb") as file:

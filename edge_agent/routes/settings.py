@@ -49,12 +49,18 @@ class Secret(Settings):
         """The secret. Raises SecretMissing; the message never contains it."""
         if self.env is not None:
             if self.env not in os.environ:
-                raise SecretMissing(f"environment variable {self.env} is not set", hint=f"export {self.env}=…")
+                hint = f"export {self.env}=…; for the service write {self.env}=… into /etc/edge-agent/environment"
+                raise SecretMissing(f"environment variable {self.env} is not set", hint=hint)
             return os.environ[self.env]
         try:
             return Path(self.file or "").read_text(encoding="utf-8").strip()
+        except PermissionError as error:
+            hint = f"the agent's user must be able to read it: ls -l {self.file}"
+            raise SecretMissing(f"{self.file}: {error.strerror}", hint=hint) from error
         except OSError as error:
             raise SecretMissing(f"{self.file}: {error.strerror}", hint=f"put the secret into {self.file}") from error
+        except UnicodeDecodeError as error:
+            raise SecretMissing(f"{self.file} holds no text", hint=f"put the secret into {self.file}") from error
 
 
 class TlsSettings(Settings):

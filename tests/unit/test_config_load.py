@@ -371,9 +371,11 @@ def test_a_secret_in_the_config_is_refused_and_never_shown(tmp_path: Path, text:
 
 
 def test_the_place_of_a_secret_is_no_secret(tmp_path: Path) -> None:
-    config = config_of(tmp_path, changed("start: now", "start: now, username: x, password: {file: /etc/secret}"))
+    secret = tmp_path / "secret"
+    secret.write_text("pass\n")
+    config = config_of(tmp_path, changed("start: now", f"start: now, username: x, password: {{file: {secret}}}"))
     assert config.routes["mes"].password is not None
-    assert config.routes["mes"].password.file == "/etc/secret"
+    assert config.routes["mes"].password.reveal() == "pass"
     assert not config.warnings
 
 
