@@ -22,6 +22,7 @@ from rich.text import Text
 from edge_agent.i18n import _
 
 EVENTS = 10
+PANEL = 4  # columns of its border
 BACKLOG_SCALE = 50  # records: the shortest full bar
 
 
@@ -46,14 +47,24 @@ class Scene:
     agent_state: str = ""
     pending: int = 0
     most_pending: int = 0
-    confirmed: int = 0
-    samples: int = 0
-    events: deque[str] = field(default_factory=lambda: deque(maxlen=EVENTS))
+    events: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=EVENTS))
     started: float = field(default_factory=time.monotonic)
+    _confirmed: dict[str, int] = field(default_factory=dict)  # by stream; each run of the agent begins one
+    _samples: dict[str, int] = field(default_factory=dict)  # by log, which is one of each run too
 
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
+
+    @property
+    def confirmed(self) -> int:
+        """Records that are confirmed, over all runs of the agent."""
+        return sum(self._confirmed.values())
+
+    @property
+    def samples(self) -> int:
+        """Samples that were read, over all runs of the agent, as far as it could be asked."""
+        return sum(self._samples.values())
 
     def take_truth(self, events: Iterable[dict[str, Any]]) -> list[str]:
         """What the line did; returns the lines worth telling."""
@@ -84,9 +95,11 @@ class Scene:
             return
         self.agent_state = status["state"]
         route = status["routes"]["mes"]
-        self.pending, self.confirmed = route["pending"], route["confirmed_n"]
+        self.pending = route["pending"]
         self.most_pending = max(self.most_pending, self.pending)
-        self.samples = sum(device["samples"] for device in status["devices"].values())
+        if stream := route["stream"]:
+            self._confirmed[stream] = max(route["confirmed_n"], self._confirmed.get(stream, 0))
+        self._samples[status["log"]] = sum(device["samples"] for device in status["devices"].values())
         for name, view in self.positions.items():
             station, _dot, number = name.partition(".")
             positions = status["stations"].get(station, {}).get("positions", {})
@@ -148,7 +161,7 @@ class LiveStage:
     """The table, redrawn in place."""
 
     def __init__(self, scene: Scene, console: Console) -> None:
-        self._scene = scene
+        self._scene, self._console = scene, console
         self._live = Live(self._draw(), console=console, auto_refresh=False, transient=False)
 
     def __enter__(self) -> LiveStage:
@@ -160,7 +173,7 @@ class LiveStage:
         self._live.__exit__(None, None, None)
 
     def tell(self, text: str) -> None:
-        self._scene.events.append(f"{self._scene.elapsed_s:5.1f} s  {text}")
+        self._scene.events.append((f"{self._scene.elapsed_s:5.1f} s  ", text))
         self.refresh()
 
     def refresh(self) -> None:
@@ -192,7 +205,7 @@ class LiveStage:
         table.add_column(ratio=1)
         table.add_column(no_wrap=True, justify="right")
         alive = scene.agent_state in ("running", "stopping")
-        agent = Text(f"{_('agent')}: {scene.agent_state or '–'}", style="green" if alive else "bold red")
+        agent = Text(f"{_('agent')}: {_(scene.agent_state) or '–'}", style="green" if alive else "bold red")
         broker = Text(f"{_('broker')}: " + (_("up") if scene.broker_up else _("down")))
         broker.stylize("green" if scene.broker_up else "bold red")
         table.add_row(agent, Text(_("{n} samples read").format(n=scene.samples)), broker)
@@ -206,5 +219,11 @@ class LiveStage:
         return table
 
     def _events(self) -> Text:
-        lines = [*self._scene.events, *[""] * (EVENTS - len(self._scene.events))]
-        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+        """The last lines, a long event over several, always as many so that the panel keeps its height."""
+        lines: list[str] = []
+        for at, text in self._scene.events:
+            wrapped = Text(text).wrap(self._console, max(self._console.width - PANEL - len(at), 20))
+            starts = [at, *[" " * len(at)] * len(wrapped)]
+            lines += [start + line.plain for start, line in zip(starts, wrapped, strict=False)]
+        shown = lines[-EVENTS:]
+        return Text("\n".join([*shown, *[""] * (EVENTS - len(shown))]), no_wrap=True, overflow="ellipsis")
