@@ -135,7 +135,7 @@ def _show_running(out: Console, facts: dict[str, Any]) -> None:
     if not facts.get("clock", {}).get("synced", True):
         say(out, _("clock    not synchronised; records say so"), "yellow")
     if facts.get("findings"):
-        counted = ", ".join(f"{code} {count}" for code, count in sorted(facts["findings"].items()))
+        counted = _(", ").join(f"{code} {count}" for code, count in sorted(facts["findings"].items()))
         say(out, _("findings since the start: {list}").format(list=counted))
     for trouble in facts["troubles"]:
         say(out, f"\n{_word_for(trouble['about'])} ", "yellow", end="")
@@ -165,7 +165,7 @@ def _show_devices(out: Console, devices: dict[str, Any]) -> None:
     out.print(rows)
     for name, device in devices.items():
         if device.get("no_value"):
-            tags = ", ".join(f"{tag} ({translate(reason)})" for tag, reason in device["no_value"].items())
+            tags = _(", ").join(f"{tag} ({translate(reason)})" for tag, reason in device["no_value"].items())
             say(out, _("no value of {device}: {tags}").format(device=name, tags=tags), "yellow")
     out.print()
 
@@ -179,7 +179,7 @@ def _show_stations(out: Console, stations: dict[str, Any]) -> None:
             state = _(position["binding_state"]) if position.get("binding_state") else "–"
             binding = Text(_("interrupted"), "yellow") if position.get("interrupted") else Text(state)
             handshake = _(position["handshake"]) if position.get("handshake") else "–"
-            counts = ", ".join(f"{_(key)} {value}" for key, value in (position.get("counts") or {}).items() if value)
+            counts = _(", ").join(f"{_(key)} {value}" for key, value in (position.get("counts") or {}).items() if value)
             add_row(rows, f"{name}.{number}" if len(positions) > 1 else name, unit, binding, handshake, counts or "–")
     if stations:
         out.print(rows, "")
@@ -208,7 +208,7 @@ def _show_buffer(out: Console, buffer: dict[str, Any]) -> None:
     text = ngettext("buffer   {rows} record, {size}", "buffer   {rows} records, {size}", buffer["rows"])
     line = text.format(rows=buffer["rows"], size=size(buffer["bytes"]))
     if buffer.get("hours_left") is not None:
-        line += ", " + _("{time} left at the present rate").format(time=span(buffer["hours_left"] * 3600))
+        line += _(", ") + _("{time} left at the present rate").format(time=span(buffer["hours_left"] * 3600))
     say(out, line)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+from rich.console import Console
+
+from edge_agent import i18n
+from edge_agent.cli import status
 from edge_agent.cli.status import collect_running
 
 REFUSED = {"ready": "exception 2"}
@@ -36,3 +41,17 @@ def test_dead_letters_say_why_the_last_one_was_refused() -> None:
     assert trouble["hint"] == "allow a/b"
     (trouble,) = facts("idle", {}, dead=3)["troubles"]
     assert trouble["what"] == "3 dead letters" and "log" in trouble["hint"]
+
+
+def test_chinese_lists_have_chinese_commas() -> None:
+    i18n.use("zh")
+    try:
+        file = io.StringIO()
+        out = Console(file=file, width=160)
+        position = {"serial": "SN1", "counts": {"cycles": 3, "scans": 2}}
+        status._show_stations(out, {"OP20": {"positions": {"1": position}}})
+        status._show_buffer(out, {"rows": 5, "bytes": 10, "hours_left": 9.0})
+    finally:
+        i18n.use("en")
+    assert ", " not in file.getvalue()
+    assert file.getvalue().count("，") >= 2
