@@ -77,6 +77,7 @@ class Lane:
 
 
 _COLUMNS = "route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id"
+_GROWING = 2**63 - 1
 UNFINISHED = "(to_seq IS NULL OR seq < to_seq)"
 
 
@@ -96,25 +97,34 @@ def attach(
 ) -> list[Lane]:
     """Give ``route`` a lane for every log it lacks one for, all under ``wanted``; returns the unfinished ones.
 
-    A new route begins with the running log (``start`` "now") or with the oldest record ("oldest"). ``head_seq`` is
-    the last stored record. ``handed``: the open lane was already given out in this run, so numbers may be in use.
+    A new route begins with the running log (``start`` "now") or with the oldest record ("oldest"); one that comes back
+    goes on where it was detached. ``head_seq`` is the last stored record. ``handed``: the open lane was already given
+    out in this run, so numbers may be in use.
     """
     columns = wanted.columns()
     known = connection.execute("SELECT 1 FROM route WHERE name = ?", (route,)).fetchone()
     connection.execute("INSERT OR REPLACE INTO route VALUES (?, 1, ?, ?)", (route, *columns))
+    after: int | None = 0 if start == "oldest" else None
     if known is not None:
         _refilter(connection, route, columns, head_seq, handed)
-        (after,) = connection.execute("SELECT max(from_seq) FROM lane WHERE route = ?", (route,)).fetchone()
-    else:
-        after = 0 if start == "oldest" else None
+        after = _had(connection, route)
     logs = connection.execute("SELECT id, first_seq, boot FROM log ORDER BY first_seq").fetchall()
     (oldest,) = connection.execute("SELECT min(seq) FROM record").fetchone()
     for place, (log, first, boot) in enumerate(logs):
         last = logs[place + 1][1] - 1 if place + 1 < len(logs) else None
-        missing = last is None if after is None else first > after
-        if missing and (last is None or last >= (oldest or 0)):
-            _insert(connection, route, log, boot, max(first, oldest or first), last, columns)
+        missing = last is None if after is None else last is None or last > after
+        if missing and after != _GROWING and (last is None or last >= (oldest or 0)):
+            _insert(connection, route, log, boot, max(first, (after or 0) + 1, oldest or first), last, columns)
     return unfinished(connection, route)
+
+
+def _had(connection: sqlite3.Connection, route: str) -> int | None:
+    """The last seq that is in a lane of the route; the rest of a log that it was detached in is in none."""
+    sql = "SELECT to_seq FROM lane WHERE route = ? ORDER BY from_seq DESC, number DESC LIMIT 1"
+    row = connection.execute(sql, (route,)).fetchone()
+    if row is None:
+        return None
+    return _GROWING if row[0] is None else int(row[0])
 
 
 def _refilter(

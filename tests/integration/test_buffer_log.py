@@ -16,7 +16,19 @@ import pytest
 from edge_agent.buffer import BufferSettings, RouteFilter, open_buffer, open_readonly
 from edge_agent.errors import StorageError
 from edge_agent.model import Kind
-from support.buffer_rig import ALL, PRESS, asynchronous, binding, closing, opened, opening, preamble, record, sample
+from support.buffer_rig import (
+    ALL,
+    PRESS,
+    asynchronous,
+    binding,
+    closing,
+    opened,
+    opening,
+    preamble,
+    read_all,
+    record,
+    sample,
+)
 
 
 @asynchronous
@@ -221,6 +233,37 @@ async def test_a_changed_filter_begins_a_new_lane(tmp_path: Path) -> None:
         old, new = buffer.lanes("mes", "now", RouteFilter(frozenset({Kind.FINDING})))
         assert (old.number, old.to_seq) == (lane.number, buffer.durable_seq)
         assert (new.number, new.from_seq) == (2, buffer.durable_seq + 1)
+
+
+@asynchronous
+async def test_a_route_that_comes_back_goes_on_where_it_was_detached(tmp_path: Path) -> None:
+    seqs = []
+    for configured in (True, False, False, True):
+        async with opened(tmp_path) as buffer:
+            lanes = buffer.lanes("mes", "now", ALL) if configured else []
+            seqs.append(buffer.append([sample([1, True, 0])]))
+            await buffer.committed(seqs[-1])
+            if not configured:
+                await buffer.upkeep.detach()
+                seqs.append(buffer.append([sample([2, True, 0])]))  # of the first log without the route, too
+                await buffer.committed(seqs[-1])
+                lanes = []
+            rows = [row for lane in lanes for row in read_all(buffer, lane)]
+    assert [row.seq for row in rows if row.kind == Kind.SAMPLE] == seqs
+    assert len({row.seq for row in rows}) == len(rows)
+
+
+@asynchronous
+async def test_a_route_that_asks_after_it_was_detached_gets_the_rest_of_the_log(tmp_path: Path) -> None:
+    async with opened(tmp_path) as buffer:
+        buffer.lanes("mes", "now", ALL)
+    async with opened(tmp_path) as buffer:
+        await buffer.upkeep.detach()
+        seq = buffer.append([sample([1, True, 0])])
+        await buffer.committed(seq)
+        lanes = buffer.lanes("mes", "now", ALL)
+        assert lanes[-1].to_seq is None
+        assert [row.seq for lane in lanes for row in read_all(buffer, lane)] == list(range(1, seq + 1))
 
 
 @asynchronous
