@@ -10,6 +10,7 @@ the database wins.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -78,7 +79,9 @@ def write(path: Path, witness: Witness) -> None:
     new = path.with_suffix(".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
-        os.write(descriptor, b'{"sha256":"%b","state":%b}\n' % (digest, payload))
+        document = b'{"sha256":"%b","state":%b}\n' % (digest, payload)
+        if os.write(descriptor, document) != len(document):  # a full disk takes a part, without an error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -139,7 +139,8 @@ class Writer:
 
     def dead_letter(self, route: str, lane: int, n: int, seq: int, reason: str) -> None:
         """A refused record; durable before any progress that is reported after it."""
-        self._dead.append((route, lane, n, seq, reason, clock.now().at_ns))
+        letter = (route, lane, n, seq, reason, clock.now().at_ns)
+        self._dead.append(letter)  # the list last: the thread may take it away while the clock is asked
 
     def chore(self, work: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> Future[T]:
         """Run ``work`` on the writer's thread between commits, in a transaction of its own. Any thread may ask.
@@ -182,7 +183,7 @@ class Writer:
             self._store_totals()
         except StorageError as error:
             self._fail(error)
-        except (sqlite3.Error, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever it was: nobody may wait for a thread that has ended
             self._fail(StorageError(f"the buffer's writer failed: {type(error).__name__}: {error}"))
             raise  # unexpected: shown by threading's hook; the agent ends, systemd starts it again
         finally:
@@ -363,6 +364,9 @@ class Writer:
                 future.set_exception(error)
                 raise StorageCorrupt(f"the buffer is damaged: {error}", hint=DAMAGE_HINT) from error
             future.set_exception(error)
+        except BaseException as error:  # ends this thread: whoever waits for the chore must not wait for ever
+            future.set_exception(error)
+            raise
         else:
             future.set_result(result)
 

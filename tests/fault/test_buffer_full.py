@@ -6,14 +6,16 @@ import asyncio
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from edge_agent.buffer import Buffer, open_readonly
-from edge_agent.errors import StorageFull
+from edge_agent.buffer import Buffer, open_readonly, witness
+from edge_agent.errors import StorageError, StorageFull
 from support.buffer_rig import ALL, asynchronous, opened, read_all, sample
 
 
@@ -71,6 +73,34 @@ async def test_stopping_while_full_says_so_and_keeps_what_was_promised(tmp_path:
                 buffer.append([sample([number, True, "x" * 50])])
     async with opened(tmp_path) as buffer:
         assert buffer.next_seq > seq + 1
+
+
+def test_a_witness_of_which_a_part_was_written_does_not_replace_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "witness.json"
+    witness.write(path, witness.Witness(seq=1))
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:50]))  # as a full disk does
+    with pytest.raises(OSError, match="No space left"):
+        witness.write(path, witness.Witness(seq=2))
+    assert witness.read(path) == witness.Witness(seq=1)
+
+
+@asynchronous
+async def test_a_chore_that_fails_in_no_foreseen_way_ends_the_writer_and_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def broken(db: sqlite3.Connection) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    with pytest.raises(StorageError, match="nobody thought of this"):
+        async with opened(tmp_path) as buffer, asyncio.timeout(5):
+            with pytest.raises(RuntimeError):
+                await asyncio.wrap_future(buffer.writer.chore(broken))
+            await buffer.committed(buffer.append([sample([1, True, 0])]))
 
 
 def test_a_write_that_the_system_refuses(tmp_path: Path) -> None:
