@@ -115,9 +115,10 @@ class Link:
             raise BrokerUnavailable(f"{host}:{port} does not answer", hint=f"is {self._settings.url} right?") from error
         except ssl.SSLError as error:
             raise SinkRefused(f"{host}:{port}: TLS: {error}", hint=_tls_hint(error)) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host can look so
             hint = f"is a broker listening at {self._settings.url}?"
-            raise BrokerUnavailable(f"{host}:{port}: {error.strerror or error}", hint=hint) from error
+            why = getattr(error, "strerror", None) or error
+            raise BrokerUnavailable(f"{host}:{port}: {why}", hint=hint) from error
 
     def _open(self, host: str, port: int) -> None:
         """In the connecting thread: DNS, TCP, TLS, and CONNECT on its way."""

@@ -26,10 +26,11 @@ from edge_agent.logs import Log
 from edge_agent.routes.link import Incoming, Link, TopicRefused, Will
 from edge_agent.routes.message import AgentIdentity
 from edge_agent.routes.settings import MqttRouteSettings
-from edge_agent.routes.sink import Limits, Outgoing
+from edge_agent.routes.sink import Limits, Outgoing, SinkRefused
 
 _PACKET_OVERHEAD = 32  # fixed header, packet id, property length; the topic comes on top
 _TOPIC_MAX = 512
+_SMALLEST = 4096  # bytes of a message, as in the settings: less would not hold a record and its head
 _GOODBYE_S = 1.0
 _ASK_AGAIN_S = 60.0  # a denied topic is tried this often
 
@@ -71,8 +72,11 @@ class MqttSink:
             self._subscriber = Link(self._settings, f"{self._client_id}-confirm", persistent=True)
             await self._subscriber.connect()
             await self._subscriber.subscribe(self.confirm_topic)
-        await self._announce(publisher, "online")
         message_bytes = min(self._settings.message_size, publisher.packet_bytes - _PACKET_OVERHEAD - _TOPIC_MAX)
+        if message_bytes < _SMALLEST:  # not to make dead letters of what only this setting refuses
+            why = f"the broker takes no packet above {publisher.packet_bytes} bytes"
+            raise SinkRefused(why, hint=f"set max_packet_size on the broker to {self._settings.message_size + 1024}")
+        await self._announce(publisher, "online")
         return Limits(message_bytes, min(self._settings.in_flight, publisher.receive_maximum))
 
     async def send(self, message: Outgoing) -> None:

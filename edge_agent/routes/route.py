@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from edge_agent.buffer import Buffer, Lane, Reader, RouteFilter
 
 WINDOW_BYTES = 8 * 2**20
+SCAN_SEQS = 200_000  # that one read of the buffer looks at, some 50 ms
 PACE_S = 0.02  # after news, wait this long for more: waking at every commit costs more than it gives
 BACKOFF_S, BACKOFF_MAX_S, BACKOFF_REFUSED_S = 0.2, 10.0, 60.0  # 10 s spreads a plant and is soon back
 CAREFUL_ROWS = 256
@@ -251,7 +252,11 @@ class Route:
                 await self._news(window.read_seq)
 
     def _read(self, lane: Lane, window: Window, end: int, limits: Limits, careful: bool) -> Batch:
-        """In the route's thread. The window's end stands still meanwhile: only ``_fill`` moves it."""
+        """In the route's thread. The window's end stands still meanwhile: only ``_fill`` moves it.
+
+        However little passes the filter, one read looks at ``SCAN_SEQS``: a drop has to wait for it.
+        """
+        end = min(end, window.read_seq + SCAN_SEQS)
         max_rows = CAREFUL_ROWS if careful else BATCH_ROWS
         assert self._reader is not None
         rows = self._reader.rows(lane, window.read_seq, end, max_rows, limits.message_bytes if careful else BATCH_BYTES)
@@ -320,7 +325,12 @@ class Route:
             self._asked_s = now_s
 
     def _bury(self, message: Message, refusal: MessageRejected) -> None:
-        """Make its records dead letters; a tombstone takes their numbers. A refused tombstone is only asked again."""
+        """Make its records dead letters; a tombstone takes their numbers. A refused tombstone is only asked again.
+
+        Not if they were confirmed meanwhile: then the numbers stand for nothing, or for records of the next lane.
+        """
+        if not self._lanes.window.holds(message):
+            return
         self._refusal = refusal
         message.waiting = False
         message.sent_s = asyncio.get_running_loop().time()

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.routes import Route
-from support.delivery import CONFIRM, ROOT, Watcher, buffer, running, scans, settings, settled, until
+from edge_agent.errors import MessageRejected
+from edge_agent.routes import Route, route_filter
+from edge_agent.routes.message import Batch, Message
+from support.delivery import CONFIRM, IDENTITY, ROOT, Watcher, buffer, running, scans, settings, settled, until
 from support.mosquitto import Mosquitto, free_port
 
 
@@ -326,5 +328,62 @@ def test_a_brokers_own_limits_are_kept(tmp_path: Path) -> None:
                 await until(lambda: len(watcher.texts()) == 200)
                 assert route.status()["connections"] == 1
         assert [reason for _, reason in dead_letters(tmp_path)] == ["7043 bytes: larger than a message may be"]
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_that_takes_next_to_nothing_is_refused_and_makes_no_dead_letters(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Mosquitto(tmp_path, options=("max_packet_size 1000",)) as broker:
+            async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+                store.append(scans(3))
+                await until(lambda: route.status()["state"] == "refused")
+                assert "max_packet_size" in route.status()["hint"]
+        assert dead_letters(tmp_path) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_name_that_no_host_can_have_only_stops_its_route(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with buffer(tmp_path) as store, running(store, settings("mqtt://plant..local:1883")) as route:
+            await until(lambda: route.status()["last_error"] is not None, route.status)
+            assert route.status()["state"] == "waiting"
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_that_comes_after_the_confirmation_touches_no_other_record(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with buffer(tmp_path) as store:
+            route = Route("mes", settings("mqtt://127.0.0.1:1"), IDENTITY, store)
+            (lane,) = store.lanes("mes", "oldest", route_filter(settings("mqtt://127.0.0.1:1")))
+            route._lanes.begin([lane])
+            confirmed, other = (Message("gate", "scan", n, n, 1, b'{"n":%d}' % n) for n in (1, 2))
+            window = route._lanes.window
+            for message in (confirmed, other):
+                window.add(Batch([message.n], [message.n], [message], [], message.n, message.n))
+                window.sending(message)
+            window.confirm(1)
+            route._bury(confirmed, MessageRejected("denied by now"))
+            assert route._lanes.dead == {} and route._queue.empty()
+        assert dead_letters(tmp_path) == []
+
+    asyncio.run(scenario())
+
+
+def test_one_read_looks_at_a_bounded_part_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.routes.route.SCAN_SEQS", 7)
+
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker, Watcher(broker.url) as watcher:
+            async with buffer(tmp_path) as store:
+                others = settings(broker.url, send=["finding"], confirm="broker")
+                async with running(store, others) as route:
+                    store.append(scans(100))
+                    await settled(route, store)
+                async with running(store, settings(broker.url, confirm="broker"), "scans") as route:
+                    await settled(route, store)
+                    await until(lambda: len(watcher.texts()) == 100)
 
     asyncio.run(scenario())
