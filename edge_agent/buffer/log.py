@@ -277,6 +277,7 @@ class Buffer:
             if self.writer.failed is not None:
                 raise self.writer.failed
         finally:
+            self.writer.failed = self.writer.failed or StorageError("the buffer is closed")  # for who comes too late
             self._settle(self.writer.durable_seq)
             self._registry.close()
             self.upkeep.close()

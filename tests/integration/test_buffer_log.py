@@ -320,6 +320,18 @@ async def test_waiting_beyond_and_for_room(tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_who_comes_after_the_close_is_told_and_does_not_wait_for_ever(tmp_path: Path) -> None:
+    async with opened(tmp_path) as buffer:
+        waiting = asyncio.create_task(buffer.beyond(buffer.next_seq + 10))
+        await asyncio.sleep(0)
+    with pytest.raises(StorageError, match="closed"):
+        async with asyncio.timeout(5):
+            await waiting
+    with pytest.raises(StorageError, match="closed"):
+        buffer.append([sample([1, True, 0])])
+
+
+@asynchronous
 async def test_a_body_that_is_no_json_is_refused_before_it_has_a_number(tmp_path: Path) -> None:
     async with opened(tmp_path) as buffer:
         before = buffer.next_seq
