@@ -144,16 +144,15 @@ class Store:
     def _take_one(self, message: Message, outcome: Outcome) -> bool:
         """Store one message inside the batch. False if it was not taken at all and must come again."""
         tracker = self._tracker(message.agent, message.stream)
+        for first, last in tracker.settled(message.after):
+            gap = Gap(message.agent, message.stream, first, last, True)
+            self.note_gap(gap)
+            outcome.gaps.append(gap)
         try:
-            lost = tracker.settled(message.after)
             tracker.add(message.ranges)
         except TooManyHoles:
             self.counts["deferred"] += 1
             return False
-        for first, last in lost:
-            gap = Gap(message.agent, message.stream, first, last, True)
-            self.note_gap(gap)
-            outcome.gaps.append(gap)
         self.connection.execute(
             "DELETE FROM nack WHERE agent = ? AND stream = ? AND n <= ?", (message.agent, message.stream, message.after)
         )

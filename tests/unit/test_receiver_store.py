@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import StorageError
+from edge_agent.receiver import tracker
 from edge_agent.receiver.message import Message, Received, parse
 from edge_agent.receiver.store import RecordRejected, Store
 
@@ -245,3 +246,12 @@ def test_finding_a_serial_reads_only_what_is_needed(store: Store) -> None:
     plan = store.connection.execute("EXPLAIN QUERY PLAN SELECT * FROM reading WHERE serial = 'SN1'").fetchall()
     scans = [step[3] for step in plan if step[3].startswith("SCAN") and "VIRTUAL TABLE" not in step[3]]
     assert scans == []
+
+
+def test_a_loss_is_told_even_by_a_message_that_has_to_come_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    confirmed(store, message("scan", "gate", {"x": 1}))
+    monkeypatch.setattr(tracker, "MAX_RANGES", 0)
+    outcome = store.take([message("scan", "gate", {"x": 9}, seqs=[9], after=5)])  # 6 to 8 are yet to come
+    assert outcome.confirmations == [] and store.counts["deferred"] == 1
+    assert [(gap.first_n, gap.last_n, gap.lost) for gap in outcome.gaps] == [(2, 5, True)]
+    assert count(store, "gap") == 1
