@@ -88,7 +88,9 @@ class RouteSettings(Settings):
     send: list[KindName] = Field(min_length=1, description="record kinds to send")
     stations: list[str] | None = Field(default=None, description="only these stations' records; default: all")
     confirm_timeout: Duration = Field(default=30.0, description="unconfirmed records are sent again after this")
-    max_backlog: Size | None = Field(default=None, description="oldest unsent beyond this are dropped, recorded")
+    max_backlog: Size | None = Field(
+        default=None, ge=2**20, description="oldest unsent beyond this are dropped, recorded; at least 1 MiB"
+    )
 
 
 def _text_of_number(version: object) -> object:

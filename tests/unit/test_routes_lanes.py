@@ -10,6 +10,7 @@ import pytest
 from edge_agent.buffer import Buffer, Lane
 from edge_agent.routes.lanes import REASONS, Lanes
 from edge_agent.routes.message import Batch, Message, TooLarge
+from support.delivery import settings
 
 
 class _Buffer:
@@ -41,3 +42,9 @@ def test_a_receiver_that_makes_up_reasons_does_not_fill_the_log(lanes: Lanes, ca
         for letter in map(chr, range(0x100, 0x100 + 2 * REASONS)):
             lanes.bury(message, f"not the part {letter}")
     assert len(caplog.records) == REASONS
+
+
+def test_a_backlog_smaller_than_its_own_drop_records_is_refused() -> None:
+    assert settings("mqtt://h", max_backlog="1MiB").max_backlog == 2**20
+    with pytest.raises(ValueError, match="max_backlog"):
+        settings("mqtt://h", max_backlog="100B")
