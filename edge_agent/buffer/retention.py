@@ -129,8 +129,7 @@ class Retention:
         if found is None:
             return False
         first, last = found
-        sql = "SELECT seq FROM record WHERE seq BETWEEN ? AND ? AND at_ns >= ? ORDER BY seq"
-        young = [seq for (seq,) in db.execute(sql, (first, last, cutoff_ns))]
+        young = _young(db, first, last, cutoff_ns)
         if young and young[-1] == last and len(young) == last - young[0] + 1:  # from here on all are
             last = young[0] - 1
             young = []
@@ -295,3 +294,18 @@ def planned(db: sqlite3.Connection, runs: Iterable[Range]) -> Plan:
             label = Kind(kind).label
             plan.kinds[label] = plan.kinds.get(label, 0) + count
     return plan
+
+
+def _young(db: sqlite3.Connection, first: int, last: int, cutoff_ns: int) -> list[int]:
+    """The seqs in [first, last] that are not certain to be older than the cutoff.
+
+    What was taken while the clock was not synchronised may claim to be of 1970: it is old if a later record is.
+    """
+    sql = "SELECT seq, at_ns < ?, synced FROM record WHERE seq BETWEEN ? AND ? ORDER BY seq DESC"
+    young: list[int] = []
+    later_is_old = False
+    for seq, old, synced in db.execute(sql, (cutoff_ns, first, last + SLICE_ROWS[1])):
+        later_is_old = later_is_old or bool(old and synced)
+        if seq <= last and not (old if synced else later_is_old):
+            young.append(seq)
+    return young[::-1]

@@ -111,6 +111,31 @@ async def test_nothing_goes_by_age_while_the_clock_is_not_trusted(
 
 
 @asynchronous
+async def test_records_of_an_unset_clock_go_with_the_first_later_one_that_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, keep="2h") as buffer:
+
+        async def appended(hours: float, synced: bool) -> set[int]:
+            monkeypatch.setattr(clock, "synchronised", lambda: synced)
+            buffer.writer._synced_s = -1.0  # it looks once a second
+            seqs = {buffer.append([aged(hours)]) for _ in range(5)}
+            await settle(buffer)
+            return seqs
+
+        lane = buffer.lanes("mes", "now", ALL)[0]
+        of_1970 = 500_000.0
+        before_old, old = await appended(of_1970, synced=False), await appended(3, synced=True)
+        before_young, young = await appended(of_1970, synced=False), await appended(1, synced=True)
+        buffer.progress(lane, max(young), max(young))
+        await settle(buffer)
+        await buffer.upkeep.retention.step()
+        left = stored(buffer)
+        assert not left & (before_old | old)
+        assert left >= before_young | young
+
+
+@asynchronous
 async def test_samples_of_an_open_cycle_stay_until_it_closes(tmp_path: Path) -> None:
     async with opened(tmp_path, keep="2h") as buffer:
         buffer.append(preamble())
