@@ -84,6 +84,7 @@ CREATE TABLE cycle_window (
   PRIMARY KEY (cycle, source, first_seq)
 ) WITHOUT ROWID;
 CREATE INDEX cycle_window_seq ON cycle_window (last_seq, first_seq, source);
+CREATE INDEX cycle_window_span ON cycle_window (last_seq - first_seq);
 CREATE TABLE binding (
   binding TEXT PRIMARY KEY, cycle TEXT NOT NULL, state TEXT NOT NULL, unit TEXT, serial TEXT, rule TEXT, reason TEXT,
   candidates TEXT, evidence TEXT, supersedes TEXT, by TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL
