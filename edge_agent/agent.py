@@ -8,8 +8,8 @@
 
 Stopping has two phases. First SIGTERM or SIGINT: collectors finish the read at hand, append it and close; routes
 drain for a bounded time; the buffer closes last. A second signal goes straight to the buffer's close, and whatever
-hangs beyond ``ABANDON_S`` is left behind. An error in a
-driver isolates that device (in the collector); an error in the engine ends the process, and systemd starts it again.
+hangs beyond ``ABANDON_S`` is left behind. An error in a driver isolates that device (in the collector); an error in the
+engine ends the process, and systemd starts it again.
 """
 
 from __future__ import annotations
