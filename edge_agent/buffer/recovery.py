@@ -32,7 +32,7 @@ SLICE_ROWS = 5000
 BEYOND_ROWS = 20_000  # how far past the last known seq to look where the newest page is damaged
 
 REGISTRY = (
-    *("source", "log", "gap", "route", "lane", "hole", "dead_letter", "tagset", "tag", "claim", "station"),
+    *("source", "log", "gap", "route", "lane", "pick", "hole", "dead_letter", "tagset", "tag", "claim", "station"),
     *("unit", "identifier", "cycle", "cycle_window", "binding", "finding", "counter"),
 )
 """Every table but the records."""

@@ -5,7 +5,8 @@ with sqlite-utils, which is imported only then (it costs 100 ms and 36 MB). sqli
 drops triggers, so views and triggers are dropped before and made anew after every migration.
 
 ``record`` is the log. ``gap`` holds the ranges of seq that are no longer (or never were) in it, with the hash at
-each range's end, so that the chain can be verified across them. Everything else is a projection, or progress.
+each range's end, so that the chain can be verified across them. Everything else is a projection, or progress. A lane's ``purpose`` is ``log`` (what is new), ``replay`` (a range once more) or ``retry``
+(dead letters once more: ``pick`` lists the only seqs that such a lane holds).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edge_agent.errors import StorageError
 if TYPE_CHECKING:
     import sqlite_utils
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x45414231  # "EAB1": tells `file` and us that this is an edge-agent buffer
 
 TABLES = """
@@ -39,15 +40,17 @@ CREATE TABLE lane (
   id INTEGER PRIMARY KEY, route TEXT NOT NULL, number INTEGER NOT NULL, log TEXT NOT NULL, boot TEXT NOT NULL,
   from_seq INTEGER NOT NULL, to_seq INTEGER, seq INTEGER NOT NULL, n INTEGER NOT NULL,
   kinds TEXT NOT NULL, stations TEXT, total INTEGER NOT NULL, total_seq INTEGER NOT NULL,
+  purpose TEXT NOT NULL DEFAULT 'log', request TEXT,
   UNIQUE (route, log, number)
 );
+CREATE TABLE pick (lane INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (lane, seq)) WITHOUT ROWID;
 CREATE TABLE hole (
   lane INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, count INTEGER NOT NULL,
   reason TEXT NOT NULL, PRIMARY KEY (lane, last_seq)
 ) WITHOUT ROWID;
 CREATE TABLE dead_letter (
   route TEXT NOT NULL, lane INTEGER NOT NULL, n INTEGER NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL,
-  at_ns INTEGER NOT NULL, PRIMARY KEY (lane, n)
+  at_ns INTEGER NOT NULL, retried_at_ns INTEGER, PRIMARY KEY (lane, n)
 ) WITHOUT ROWID;
 CREATE INDEX dead_letter_seq ON dead_letter (seq);
 
@@ -137,7 +140,18 @@ BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END
 """,
 }
 
-MIGRATIONS: Mapping[int, Callable[[sqlite_utils.Database], None]] = {}
+
+def _lanes_with_a_purpose(database: sqlite_utils.Database) -> None:
+    """Version 2: lanes that repeat what a route already had (replay, retry), and which dead letters were retried."""
+    database.table("lane").add_column("purpose", str, not_null_default="log")
+    database.table("lane").add_column("request", str)
+    database.table("dead_letter").add_column("retried_at_ns", int)
+    database.execute(
+        "CREATE TABLE pick (lane INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (lane, seq)) WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: Mapping[int, Callable[[sqlite_utils.Database], None]] = {2: _lanes_with_a_purpose}
 """Version reached -> the step that reaches it from the one before. Never change one that was released."""
 
 

@@ -300,7 +300,8 @@ class Writer:
 
     def _store_progress(self, progress: dict[int, tuple[int, int]], dead: list[Any]) -> None:
         if dead:
-            self._connection.executemany("INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)", dead)
+            sql = "INSERT OR REPLACE INTO dead_letter (route, lane, n, seq, reason, at_ns) VALUES (?, ?, ?, ?, ?, ?)"
+            self._connection.executemany(sql, dead)
         if progress:
             step("progress_before")
             self._connection.executemany(
