@@ -15,7 +15,7 @@ demo: .venv/.stamp-run  ## watch a production line being traced, about a minute
 	@$(BIN)/edge-agent demo
 
 test: .venv/.stamp-dev  ## the whole suite, on loopback only
-	@.ci/need mosquitto libzbar0
+	@.ci/need mosquitto libzbar0 postgresql
 	@$(BIN)/pytest tests
 
 bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes, on an idle machine
@@ -49,10 +49,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --custom-compile-command 'make lock'
 lock: .venv/.stamp-dev  ## pin every dependency anew (UPGRADE=--upgrade takes the newest)
 	@$(BIN)/pip install --quiet uv
-	@$(COMPILE) $(UPGRADE) --extra demo pyproject.toml -o deploy/requirements.lock
+	@$(COMPILE) $(UPGRADE) --extra demo --extra sql pyproject.toml -o deploy/requirements.lock
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
 		| $(COMPILE) $(UPGRADE) - -o deploy/build.lock
-	@$(COMPILE) $(UPGRADE) --extra demo --extra dev -c deploy/requirements.lock pyproject.toml -o .ci/dev.lock
+	@$(COMPILE) $(UPGRADE) --extra demo --extra sql --extra dev -c deploy/requirements.lock pyproject.toml -o .ci/dev.lock
 
 clean:  ## remove what can be made again, .venv too
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
