@@ -19,11 +19,12 @@ import orjson
 from configs import IDLE, head, plc, route, scanner, station
 from peers import Readers, broker, look, peer_plc, receiver, samples, subscriber
 from rig import AGENT_CORE, HERE, PEER_CORE, agent, free_port, output, wait_for
+from storing import beside_backlog, opening, two_routes
 
 LINE = "acme/here/bench/L1"
 LAST_LINE = (
     "ratio", "cpu_us_per_reading", "cpu_us_at_1000_tags", "drain_per_s", "receive_per_s",
-    "start_s", "p99_ms", "rss_mb", "idle_pct", "bytes_per_reading",
+    "start_s", "p99_ms", "rss_mb", "idle_pct", "bytes_per_reading", "two_routes_ratio", "live_p99_ms", "open_s",
 )  # fmt: skip
 
 
@@ -197,7 +198,9 @@ def drains(report: Report, folder: Path, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the benchmarks named, or all of them."""
-    benches = {bench.__name__: bench for bench in (full_speed, thousand_tags, drains, start_up, latency, on_disk)}
+    storing = (two_routes, beside_backlog, opening)
+    every = (full_speed, thousand_tags, drains, start_up, latency, on_disk, *storing)
+    benches = {bench.__name__: bench for bench in every}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(benches)}")
     parser.add_argument("--pairs", type=int, default=3)
