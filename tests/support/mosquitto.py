@@ -35,6 +35,7 @@ def free_port() -> int:
 class Mosquitto:
     """One broker. ``options`` are further lines of its configuration; ``users`` (name → password) shuts out the rest.
 
+    ``address`` and ``prefix`` place it in another network namespace (see namespaces.py).
     ``acl`` is the text of an access list. ``persistence`` keeps sessions and queued messages over ``kill()``:
     mosquitto saves them when ``stop()`` ends it, a kill loses what came since.
     """
@@ -47,12 +48,17 @@ class Mosquitto:
         users: dict[str, str] | None = None,
         acl: str = "",
         persistence: bool = False,
+        address: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+        port: int | None = None,
     ) -> None:
+        self.address = address
+        self._prefix = prefix
         self.folder = folder / "mosquitto"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        lines = ["per_listener_settings false", f"listener {self.port} 127.0.0.1", "max_queued_messages 0"]
+        lines = ["per_listener_settings false", f"listener {self.port} {address}", "max_queued_messages 0"]
         if os.getuid() == 0:
             lines.append("user root")
         if persistence:
@@ -67,7 +73,7 @@ class Mosquitto:
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return f"mqtt://{self.address}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -77,13 +83,13 @@ class Mosquitto:
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
         with (self.folder / "mosquitto.log").open("ab") as log:
-            command = [program, "-c", str(self.folder / "mosquitto.conf")]
+            command = [*self._prefix, program, "-c", str(self.folder / "mosquitto.conf")]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         for _ in range(500):
             if self._process.poll() is not None:
                 break
             try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+                socket.create_connection((self.address, self.port), 0.2).close()
             except OSError:
                 time.sleep(0.01)
             else:
