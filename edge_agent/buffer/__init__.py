@@ -16,6 +16,9 @@ The surface, all of it for the event loop unless said otherwise
     ``lookup``, ``restored()``                                what the binder asks
     ``lanes(route, start, filter, max_backlog=)``             a route's ranges with their cursors; any thread
     ``progress(lane, seq, n)``, ``dead_letter(...)``          non-blocking, durable within 200 ms
+    ``replay(route, ...)``, ``split(lane)``                   more lanes: a range once more, a backlog apart; worker
+                                                              threads; ``offer(lanes)``, ``await offered(route)``
+    ``await rename_route(old, new)``, ``pending_of(route)``   a route's other name; what each lane has left
     ``reader() -> Reader``; ``reader.rows(lane, ...)``        on the route's worker thread
     ``stats()``, ``answers()``                                cheap
     ``await maintain()``                                      checkpoints, retention, witness; one task, runs until
@@ -24,7 +27,7 @@ The surface, all of it for the event loop unless said otherwise
     ``open_readonly(data_dir) -> Archive``                    trace, stats, verify; any process, agent running or not
 
 The rooms
-    ``log`` the Buffer; ``writer`` its thread; ``projection`` records → registry; ``lanes`` and ``holes`` progress;
+    ``log`` the Buffer; ``writer`` its thread; ``projection`` records → registry; ``lanes``, ``replays`` and ``holes`` progress;
     ``retention`` and ``tidy`` what goes; ``ledger`` the chain; ``witness`` the second file; ``opening``, ``wal`` and
     ``recovery`` starts and damage; ``queries``, ``stats`` and ``trace`` reading; ``schema``, ``files``, ``settings``.
 

@@ -143,7 +143,7 @@ def make_holes(
         for start, end in without(whole, known):
             for begin, finish in ((start, min(end, border)), (max(start, border + 1), end)):
                 if begin <= finish:
-                    count = lanes.count(db, begin, finish, wanted, wanted.refused(stations))
+                    count = lanes.count(db, begin, finish, wanted, wanted.refused(stations), lane)
                     _add_hole(db, lane, begin, finish, count, reason, border)
 
 
@@ -179,6 +179,6 @@ def count_on(connection: sqlite3.Connection, rows: int) -> bool:
     inside = sorted(connection.execute(sql, (lane, total_seq, end)).fetchall())
     total += sum(number for _, last, number in inside if last <= end)
     for first, last in without((total_seq + 1, end), [(first, last) for first, last, _ in inside]):
-        total += lanes.count(connection, first, last, wanted, refused)
+        total += lanes.count(connection, first, last, wanted, refused, lane)
     connection.execute("UPDATE lane SET total = ?, total_seq = ? WHERE id = ?", (total, end, lane))
     return True

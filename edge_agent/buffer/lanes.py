@@ -1,9 +1,12 @@
 """Routes' progress: a lane is a range of one log that one route is to deliver, under one filter.
 
-A route has one lane a log; a changed filter closes the open lane and begins another number. A lane's cursor
-``(seq, n)`` says: everything up to ``seq`` is done, ``n`` numbers were used for it. Numbers count the records that
-pass the filter, and a *hole* (dropped records) counts for as many as it held, so re-reading from the cursor gives
-every record the number it had.
+A route has one lane a log; a changed filter closes the open lane and begins another number, and so does a split (see
+``replays``). A lane's cursor ``(seq, n)`` says: everything up to ``seq`` is done, ``n`` numbers were used for it.
+Numbers count the records that pass the filter, and a *hole* (dropped records) counts for as many as it held, so
+re-reading from the cursor gives every record the number it had.
+
+A stream's name never comes back for other records: numbers of the log's own lanes only grow, and a lane that repeats
+something is named after its id, of which the highest is never deleted.
 
 The functions here take the writing connection, inside the caller's transaction.
 """
@@ -69,27 +72,40 @@ class Lane:
     n: int
     filter: RouteFilter
     id: int
+    purpose: str = "log"  # or "replay" (a range once more), "retry" (dead letters once more: only its picks)
+    request: str | None = None  # the id by which somebody asked for it
 
     @property
     def stream(self) -> str:
         """The stream's name in messages."""
-        return f"{self.log}.{self.route}.{self.number}"
+        return f"{self.log}.{self.route}.{self.number if self.number > 0 else f'r{-self.number}'}"
+
+    @property
+    def replayed(self) -> bool:
+        """What it delivers is history: it does not grow, or repeats what the route had."""
+        return self.to_seq is not None or self.purpose != "log"
 
 
-_COLUMNS = "route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id"
+_COLUMNS = "route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id, purpose, request"
 _GROWING = 2**63 - 1
 UNFINISHED = "(to_seq IS NULL OR seq < to_seq)"
 
 
 def _lane(row: tuple[Any, ...]) -> Lane:
-    route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id = row
-    return Lane(route, number, log, boot, from_seq, to_seq, seq, n, RouteFilter.of(kinds, stations), id)
+    route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id, purpose, request = row
+    wanted = RouteFilter.of(kinds, stations)
+    return Lane(route, number, log, boot, from_seq, to_seq, seq, n, wanted, id, purpose, request)
 
 
 def unfinished(connection: sqlite3.Connection, route: str) -> list[Lane]:
     """A route's lanes that still have something to deliver, oldest first; the open one is always among them."""
     sql = f"SELECT {_COLUMNS} FROM lane WHERE route = ? AND {UNFINISHED} ORDER BY from_seq, number"
     return [_lane(row) for row in connection.execute(sql, (route,))]
+
+
+def lane(connection: sqlite3.Connection, id: int) -> Lane:
+    """The lane of that id."""
+    return _lane(connection.execute(f"SELECT {_COLUMNS} FROM lane WHERE id = ?", (id,)).fetchone())
 
 
 def attach(
@@ -114,13 +130,13 @@ def attach(
         last = logs[place + 1][1] - 1 if place + 1 < len(logs) else None
         missing = last is None if after is None else last is None or last > after
         if missing and after != _GROWING and (last is None or last >= (oldest or 0)):
-            _insert(connection, route, log, boot, max(first, (after or 0) + 1, oldest or first), last, columns)
+            insert(connection, route, log, boot, max(first, (after or 0) + 1, oldest or first), last, columns)
     return unfinished(connection, route)
 
 
 def _had(connection: sqlite3.Connection, route: str) -> int | None:
     """The last seq that is in a lane of the route; the rest of a log that it was detached in is in none."""
-    sql = "SELECT to_seq FROM lane WHERE route = ? ORDER BY from_seq DESC, number DESC LIMIT 1"
+    sql = "SELECT to_seq FROM lane WHERE route = ? AND number > 0 ORDER BY from_seq DESC, number DESC LIMIT 1"
     row = connection.execute(sql, (route,)).fetchone()
     if row is None:
         return None
@@ -143,10 +159,10 @@ def _refilter(
         )
     else:
         connection.execute("UPDATE lane SET to_seq = ? WHERE id = ?", (max(head_seq, seq), lane))
-        _insert(connection, route, log, boot, max(head_seq, seq) + 1, None, columns)
+        insert(connection, route, log, boot, max(head_seq, seq) + 1, None, columns)
 
 
-def _insert(
+def insert(
     connection: sqlite3.Connection,
     route: str,
     log: str,
@@ -154,14 +170,22 @@ def _insert(
     from_seq: int,
     to_seq: int | None,
     columns: tuple[str, str | None],
-) -> None:
-    sql = "SELECT coalesce(max(number), 0) + 1 FROM lane WHERE route = ? AND log = ?"
-    (number,) = connection.execute(sql, (route, log)).fetchone()
+    purpose: str = "log",
+    request: str | None = None,
+) -> int:
+    """A new lane, its cursor before its first seq; returns its id. ``columns`` are the filter's."""
+    if purpose == "log":
+        sql = "SELECT max(coalesce(max(number), 0), 0) + 1 FROM lane WHERE route = ? AND log = ?"
+        (number,) = connection.execute(sql, (route, log)).fetchone()
+    else:
+        (number,) = connection.execute("SELECT -coalesce(max(id), 0) - 1 FROM lane").fetchone()
     connection.execute(
-        "INSERT INTO lane (route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, total, total_seq)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, ?)",
-        (route, number, log, boot, from_seq, to_seq, from_seq - 1, *columns, from_seq - 1),
+        "INSERT INTO lane (route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, total, total_seq,"
+        " purpose, request) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, ?, ?, ?)",
+        (route, number, log, boot, from_seq, to_seq, from_seq - 1, *columns, from_seq - 1, purpose, request),
     )
+    (id,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    return int(id)
 
 
 def open_log(connection: sqlite3.Connection, log: str, boot: str, first_seq: int, previous_seq: int) -> None:
@@ -170,21 +194,32 @@ def open_log(connection: sqlite3.Connection, log: str, boot: str, first_seq: int
     for route, kinds, stations in connection.execute(
         "SELECT name, kinds, stations FROM route WHERE attached"
     ).fetchall():
-        _insert(connection, route, log, boot, first_seq, None, (kinds, stations))
+        insert(connection, route, log, boot, first_seq, None, (kinds, stations))
 
 
 def renumber(connection: sqlite3.Connection, lane: int) -> None:
     """End a lane where its cursor stands; another one goes on from there, numbered from 1."""
-    sql = "SELECT route, log, boot, seq, to_seq, kinds, stations FROM lane WHERE id = ?"
-    route, log, boot, seq, to_seq, kinds, stations = connection.execute(sql, (lane,)).fetchone()
-    _insert(connection, route, log, boot, seq + 1, to_seq, (kinds, stations))
-    (new,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    sql = "SELECT route, log, boot, seq, to_seq, kinds, stations, purpose, request FROM lane WHERE id = ?"
+    route, log, boot, seq, to_seq, kinds, stations, *why = connection.execute(sql, (lane,)).fetchone()
+    new = insert(connection, route, log, boot, seq + 1, to_seq, (kinds, stations), *why)
     connection.execute("UPDATE hole SET lane = ? WHERE lane = ? AND first_seq > ?", (new, lane, seq))
+    connection.execute("UPDATE pick SET lane = ? WHERE lane = ? AND seq > ?", (new, lane, seq))
     connection.execute("UPDATE lane SET to_seq = seq WHERE id = ?", (lane,))
 
 
-def count(connection: sqlite3.Connection, first: int, last: int, wanted: RouteFilter, refused: frozenset[str]) -> int:
-    """How many records of [first, last] pass."""
+def count(
+    connection: sqlite3.Connection,
+    first: int,
+    last: int,
+    wanted: RouteFilter,
+    refused: frozenset[str],
+    lane: int | None = None,
+) -> int:
+    """How many records of [first, last] pass; with ``lane``, if that one has picks, how many of those."""
+    picks = "SELECT seq FROM pick WHERE lane = ?"
+    if lane is not None and connection.execute(picks + " LIMIT 1", (lane,)).fetchone() is not None:
+        sql = f"SELECT count(*) FROM ({picks} AND seq BETWEEN ? AND ?) JOIN record USING (seq)"
+        return int(connection.execute(sql, (lane, first, last)).fetchone()[0])
     sql = (
         "SELECT r.kind, s.name, count(*) FROM record r JOIN source s ON s.id = r.source WHERE r.seq BETWEEN ? AND ?"
         " GROUP BY r.kind, r.source"

@@ -10,16 +10,18 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from edge_agent import clock
 from edge_agent.binding.state import Lookup, Restored
 from edge_agent.buffer import lanes as lanes_sql
+from edge_agent.buffer import replays
 from edge_agent.buffer.files import Files, condemn, give_up_ballast
 from edge_agent.buffer.lanes import Lane, RouteFilter
 from edge_agent.buffer.projection import Entry
@@ -35,6 +37,7 @@ INBOX_BYTES = 8 * 2**20
 STOP_S = 10.0
 LANES_S = 30.0
 SILENT_S = 15.0  # a writer that shows no sign of life for so long does not answer
+T = TypeVar("T")
 _QUIET = frozenset({Kind.SAMPLE, Kind.TAGSET, Kind.CONFIG, Kind.CHECKPOINT})  # may linger for company
 
 
@@ -70,6 +73,8 @@ class Buffer:
         self._handed: set[int] = set()  # lanes given out in this run
         self.shedding = False  # full: samples of no cycle are not stored
         self.shed: list[int] = []  # seqs that were not stored and are not recorded as a drop yet
+        self._offers: deque[Lane] = deque()  # any thread appends
+        self._offer_waiters: dict[str, asyncio.Future[None]] = {}
         self.attached: set[str] = set()  # routes that asked for their lanes in this run
         self.upkeep = Upkeep(self)
         self.writer.start()
@@ -190,14 +195,101 @@ class Buffer:
             self.track(connection)
             return found
 
+        found = self._lane_chore(route, attach)
+        handed.update(lane.id for lane in found)
+        return found
+
+    def replay(
+        self, route: str, *, purpose: str = "replay", first_seq: int, last_seq: int, seqs: Sequence[int] | None = None,
+        request: str | None = None, log: str | None = None,
+    ) -> list[Lane]:  # fmt: skip
+        """Give ``route`` a range once more, or (``purpose`` "retry") only ``seqs`` of it: one lane a log, offered.
+
+        With ``log``, the range has to lie in that one. Blocks for some milliseconds: for worker threads. Raises
+        LookupError when there is no such route, or no such range in that log, and StorageError.
+        """
+        span = (max(first_seq, 1), min(last_seq, self.writer.durable_seq))
+        if log is not None and span != (first_seq, last_seq):
+            raise LookupError(f"seq {first_seq}-{last_seq} is not in log {log}")
+
+        def make(db: sqlite3.Connection) -> list[Lane] | LookupError:
+            try:
+                return replays.replay(db, route, purpose, span, seqs, request, log)
+            except LookupError as error:  # the asker's: it must not end the writer
+                return error
+
+        made = self._lane_chore(route, make)
+        if isinstance(made, LookupError):
+            raise made
+        self.offer(made)
+        return made
+
+    def split(self, lane: Lane, least: int = 1) -> Lane | None:
+        """End the growing ``lane`` at the durable head and begin the next, if ``least`` records or more are pending.
+
+        None when not. Blocks for some milliseconds: for worker threads. Raises StorageError.
+        """
+
+        def cut(db: sqlite3.Connection) -> Lane | None:
+            known = self.writer.lanes.get(lane.id)
+            head_seq = self.writer.durable_seq
+            if known is None or known.total_seq != head_seq:
+                return None
+            new = replays.split(db, lane.id, known.total, head_seq, least)
+            if new is not None:
+                self.track(db)
+            return new
+
+        new = self._lane_chore(lane.route, cut)
+        if new is not None:
+            self._handed.add(new.id)
+        return new
+
+    def _lane_chore(self, route: str, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            found = self.writer.chore(attach).result(timeout=LANES_S)
+            return self.writer.chore(work).result(timeout=LANES_S)
         except sqlite3.Error as error:
             raise StorageFull(f"no lane for route {route}: {error}", hint="free disk space") from error
         except TimeoutError as error:
             raise StorageError(f"no lane for route {route}: the writer does not answer") from error
-        handed.update(lane.id for lane in found)
+
+    def offer(self, lanes: Sequence[Lane]) -> None:
+        """New lanes for running routes to take up. Any thread may call."""
+        self._offers.extend(lane for lane in lanes if lane.route in self.attached)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell_offers)
+
+    async def offered(self, route: str) -> list[Lane]:
+        """Wait for lanes that were offered to ``route`` since it last asked."""
+        while not (found := [lane for lane in list(self._offers) if lane.route == route]):
+            self._offer_waiters[route] = future = self._future()
+            await future
+        for lane in found:
+            self._offers.remove(lane)
         return found
+
+    def _tell_offers(self) -> None:
+        waiters, self._offer_waiters = self._offer_waiters, {}
+        for future in waiters.values():
+            _wake(future)
+
+    async def rename_route(self, old: str, new: str) -> bool:
+        """Let ``new`` take over what ``old`` had, with an audit record, if ``new`` was never seen and ``old`` was."""
+        if not await asyncio.wrap_future(self.writer.chore(lambda db: replays.can_rename(db, old, new))):
+            return False
+        body = {"who": "agent", "action": "route_rename", "reason": "was: in the config", "old": old, "new": new}
+        record = Record(Kind.AUDIT, "agent", clock.now(), body)
+        await self.committed(self.append_drop(record, lambda db: replays.rename(db, old, new)))
+        return True
+
+    def pending_of(self, route: str) -> dict[int, int]:
+        """Records that ``route`` has not delivered, by lane id. Cheap: reads no records."""
+        connection = connect(self.files.db)
+        try:
+            totals = {id: (lane.total, lane.total_seq) for id, lane in self.writer.lanes.items()}
+            return replays.pending(connection, route, self.writer.durable_seq, totals)
+        finally:
+            connection.close()
 
     def track(self, connection: sqlite3.Connection) -> None:
         """Let the writer count, from now on, what passes each growing lane. On the writer's thread."""
@@ -229,6 +321,14 @@ class Buffer:
     def reader(self) -> Reader:
         """A new reader for one route's worker thread."""
         return Reader(self.files.db, self.passed, self._condemn)
+
+    def logs(self) -> frozenset[str]:
+        """The logs that this buffer holds something of. Blocks for a moment: call it in a thread."""
+        connection = connect(self.files.db)
+        try:
+            return frozenset(log for (log,) in connection.execute("SELECT id FROM log"))
+        finally:
+            connection.close()
 
     def _condemn(self, why: str) -> None:
         condemn(self.files, why)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +84,11 @@ class Reader:
     def close(self) -> None:
         self._connection.close()
 
+    def dead(self, lane: Lane) -> dict[int, str]:
+        """Dead letters that the lane's cursor has not passed yet: n → reason, as an earlier run left them."""
+        sql = "SELECT n, reason FROM dead_letter WHERE lane = ? AND n > ?"
+        return dict(self._connection.execute(sql, (lane.id, lane.n)))
+
     def rows(self, lane: Lane, after_seq: int, max_seq: int, max_rows: int, max_bytes: int) -> list[Row]:
         """Rows of ``lane`` with ``after_seq < seq <= max_seq`` that pass its filter, oldest first.
 
@@ -118,12 +124,19 @@ class Reader:
         return []
 
     def _fetch(self, lane: Lane, after_seq: int, end: int, limit: int) -> list[Row]:
-        kinds = ",".join(str(int(kind)) for kind in lane.filter.kinds)
-        rows = self._connection.execute(
-            "SELECT seq, kind, source, at_ns, mono_ns, synced, body FROM record"
-            f" WHERE seq > ? AND seq <= ? AND kind IN ({kinds}) ORDER BY seq LIMIT ?",
-            (after_seq, end, limit),
-        ).fetchall()
+        columns = "r.seq, r.kind, r.source, r.at_ns, r.mono_ns, r.synced, r.body"
+        if lane.purpose == "retry":
+            sql = (
+                f"SELECT {columns} FROM pick p CROSS JOIN record r ON r.seq = p.seq WHERE p.lane = ?"
+                " AND p.seq > ? AND p.seq <= ? ORDER BY p.seq LIMIT ?"
+            )
+            rows = self._connection.execute(sql, (lane.id, after_seq, end, limit)).fetchall()
+        else:
+            kinds = ",".join(str(int(kind)) for kind in lane.filter.kinds)
+            sql = (
+                f"SELECT {columns} FROM record r WHERE seq > ? AND seq <= ? AND kind IN ({kinds}) ORDER BY seq LIMIT ?"
+            )
+            rows = self._connection.execute(sql, (after_seq, end, limit)).fetchall()
         try:
             return _named(rows, self._sources)
         except KeyError:  # a source that came after this reader last looked
@@ -139,7 +152,9 @@ class Reader:
         holes = self._connection.execute(sql, (lane.id, after_seq, end)).fetchall()
         if not holes:
             return rows
-        rows = [row for row in rows if not any(first <= row.seq <= last for first, last, _, _ in holes)]
+        lasts = [last for _, last, _, _ in holes]  # holes do not overlap, so the first that ends at or after it decides
+        firsts = [first for first, _, _, _ in holes] + [2**63]
+        rows = [row for row in rows if row.seq < firsts[bisect_left(lasts, row.seq)]]
         for _, last, count, reason in holes:
             if last <= end and count:
                 rows.append(Row(last, TOMBSTONE, "", 0, 0, 1, orjson.dumps({"count": count, "reason": reason})))
