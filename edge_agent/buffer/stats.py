@@ -34,6 +34,7 @@ def measure(
     (page_size,), (free_pages,) = execute("PRAGMA page_size").fetchone(), execute("PRAGMA freelist_count").fetchone()
     used = files.size() - page_size * free_pages
     pending, floor = _pending(connection, last[0], totals)
+    standing = "SELECT route, count(*) FROM dead_letter WHERE retried_at_ns IS NULL GROUP BY route"
     result: dict[str, Any] = {
         "rows": rows,
         "bytes": files.size(),
@@ -45,7 +46,9 @@ def measure(
         "newest_at_ns": str(last[1]),
         "pending": pending,
         "attached": {name: bool(flag) for name, flag in execute("SELECT name, attached FROM route ORDER BY name")},
-        "dead_letters": dict(execute("SELECT route, count(*) FROM dead_letter GROUP BY route")),
+        "dead_letters": dict(
+            execute("SELECT route, count(*) FROM dead_letter WHERE retried_at_ns IS NULL GROUP BY route")
+        ),
         "bytes_per_hour": None if bytes_per_hour is None else round(bytes_per_hour),
         "limit_bytes": None,
         "hours_left": None,

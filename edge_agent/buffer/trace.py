@@ -14,10 +14,12 @@ from typing import Any
 
 import orjson
 
+from edge_agent.buffer import letters, times
 from edge_agent.buffer.files import Files
 from edge_agent.buffer.ledger import Verdict, verify
 from edge_agent.buffer.queries import connect
 from edge_agent.buffer.settings import BufferSettings
+from edge_agent.buffer.standing import RouteStanding, standings
 from edge_agent.buffer.stats import measure
 from edge_agent.errors import StorageError
 
@@ -147,6 +149,26 @@ class Archive:
     def stats(self, settings: BufferSettings | None = None) -> dict[str, Any]:
         """The figures of ``Buffer.stats`` that can be known from outside."""
         return measure(self._connection, self._files, settings, {}, None)
+
+    def routes(self, totals: Mapping[int, tuple[int, int]] | None = None) -> list[RouteStanding]:
+        """How each route stands; ``totals`` as for ``measure``."""
+        return standings(self._connection, totals)
+
+    def dead_letters(
+        self, route: str | None = None, *, seq: int | None = None, reason: str = "", retried: bool = False
+    ) -> list[letters.DeadLetter]:
+        """The dead letters that stand, oldest first; ``retried`` ones, too. ``reason``: a part of it."""
+        return list(self.each_dead_letter(route, seq=seq, reason=reason, retried=retried))
+
+    def each_dead_letter(
+        self, route: str | None = None, *, seq: int | None = None, reason: str = "", retried: bool = False
+    ) -> Iterator[letters.DeadLetter]:
+        """The same, one by one."""
+        return letters.letters(self._connection, route, seq=seq, reason=reason, retried=retried)
+
+    def seqs_between(self, since_ns: int, until_ns: int) -> tuple[int, int] | None:
+        """The first and last seq of what was recorded between two instants; see ``times``."""
+        return times.seqs_between(self._connection, since_ns, until_ns)
 
     def verify(self, after_seq: int = 0) -> Verdict:
         """Recompute the ledger; reads every record."""
