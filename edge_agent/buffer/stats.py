@@ -46,9 +46,7 @@ def measure(
         "newest_at_ns": str(last[1]),
         "pending": pending,
         "attached": {name: bool(flag) for name, flag in execute("SELECT name, attached FROM route ORDER BY name")},
-        "dead_letters": dict(
-            execute("SELECT route, count(*) FROM dead_letter WHERE retried_at_ns IS NULL GROUP BY route")
-        ),
+        "dead_letters": dict(execute(standing)),
         "bytes_per_hour": None if bytes_per_hour is None else round(bytes_per_hour),
         "limit_bytes": None,
         "hours_left": None,
