@@ -25,10 +25,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
+
+import orjson
 
 from edge_agent import clock
 from edge_agent.buffer import holes
@@ -49,7 +52,10 @@ RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 ROW_BYTES = 60  # what a record takes on disk beside its body
 
 T = TypeVar("T")
-Drop = Callable[[sqlite3.Connection], None]
+Drop = Callable[[sqlite3.Connection], dict[str, Any] | None]
+"""What the transaction of a drop record does. It returns the record's body as it turned out (an empty one: nothing
+was given up, nothing is recorded), or None for a record that is right as it is."""
+
 _INSERT = "INSERT INTO record (seq, kind, source, at_ns, mono_ns, synced, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SAMPLE = Kind.SAMPLE
 
@@ -98,7 +104,7 @@ class Writer:
         self.on_damage: Callable[[str], None] = lambda why: None  # on the writer's thread: mark the file
         self.on_full: Callable[[], None] = lambda: None  # on the writer's thread: give up the ballast
         self.lanes: dict[int, Tracked] = {}  # the writer thread's own
-        self.drops: dict[int, Drop] = {}  # seq of a drop record -> what its transaction deletes
+        self.drops: dict[int, Drop] = {}  # seq of a drop record -> what its transaction, which is its own, deletes
         self._connection = connection
         self._passed = passed
         self._sources = Sources(connection)
@@ -220,6 +226,8 @@ class Writer:
         self._inbox.hurry = False
         batch: list[Entry] = []
         while appends and len(batch) < BATCH_ROWS:
+            if appends[0][0][0] in self.drops:  # alone: its transaction keeps the routes from reading
+                return batch or appends.popleft()
             batch += appends.popleft()
         return batch
 
@@ -248,33 +256,33 @@ class Writer:
                 return
 
     def _commit(self, batch: list[Entry], progress: dict[int, tuple[int, int]], dead: list[Any]) -> None:
-        connection = self._connection
+        drop = self.drops.get(batch[0][0]) if batch and self.drops else None
         started_s = time.perf_counter()
         self._projection.begin()
         step("before_begin")
-        connection.execute("BEGIN IMMEDIATE")
+        with self._passed.lock if drop else nullcontext():  # no route may read rows while they become a hole
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._store_progress(progress, dead)  # first: what is done or refused is not given up
+            if drop:
+                batch = [_given_up(batch[0], drop(self._connection))]
+            rows, digest = self._store(batch)
+            self._connection.execute("COMMIT")
+        step("after_commit")
+        if drop:
+            del self.drops[batch[0][0]]
+        self._after_commit(batch, rows, digest, started_s)
+
+    def _store(self, batch: list[Entry]) -> tuple[list[tuple[Any, ...]], bytes]:
+        """Insert and project the batch; returns its rows and the new head's hash."""
         rows, digest, shed = self._rows(batch)
-        connection.executemany(_INSERT, rows)
+        self._connection.executemany(_INSERT, rows)
         for first, last, anchor in shed:
-            holes.extend_gap(connection, first, last, anchor, "shed")
+            holes.extend_gap(self._connection, first, last, anchor, "shed")
         step("after_insert")
         self._projection.apply(batch)
         step("after_projection")
-        drops = [self.drops[entry[0]] for entry in batch if entry[0] in self.drops] if self.drops else []
-        if drops:
-            with self._passed.lock:  # no route may read rows while they become a hole
-                for drop in drops:
-                    drop(connection)
-                connection.execute("COMMIT")
-        else:
-            self._store_progress(progress, dead)
-            step("before_commit")
-            connection.execute("COMMIT")
-        step("after_commit")
-        self._after_commit(batch, rows, digest, started_s)
-        if drops:
-            self._progress = progress | self._progress
-            self._dead = dead + self._dead
+        step("before_commit")
+        return rows, digest
 
     def _rows(self, batch: list[Entry]) -> tuple[list[tuple[Any, ...]], bytes, list[tuple[int, int, bytes]]]:
         """The table's rows with their hashes, the new head's hash, and the runs of seq that are not stored."""
@@ -394,6 +402,12 @@ class Writer:
         if isinstance(error, StorageCorrupt):
             self.on_damage(str(error.args[0]))
         self.on_commit(self.durable_seq)
+
+
+def _given_up(entry: Entry, body: dict[str, Any] | None) -> Entry:
+    """A drop's entry with what it turned out to be; one that gave up nothing is not stored."""
+    seq, record, _ = entry
+    return entry if body is None else (seq, replace(record, body=body), orjson.dumps(body) if body else b"")
 
 
 def open_writing(path: Path) -> sqlite3.Connection:
