@@ -5,8 +5,10 @@ with sqlite-utils, which is imported only then (it costs 100 ms and 36 MB). sqli
 drops triggers, so views and triggers are dropped before and made anew after every migration.
 
 ``record`` is the log. ``gap`` holds the ranges of seq that are no longer (or never were) in it, with the hash at
-each range's end, so that the chain can be verified across them. Everything else is a projection, or progress. A lane's ``purpose`` is ``log`` (what is new), ``replay`` (a range once more) or ``retry``
-(dead letters once more: ``pick`` lists the only seqs that such a lane holds).
+each range's end, so that the chain can be verified across them. Everything else is a projection, or progress. A lane's
+``purpose`` is ``log`` (what is new), ``replay`` (a range once more) or ``retry`` (dead letters once more: ``pick`` lists
+the only seqs that such a lane holds). ``salvage`` says how far the taking over of a damaged file has come; it is empty
+otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from edge_agent.buffer.steps import step
 from edge_agent.errors import StorageError
 
 if TYPE_CHECKING:
@@ -105,6 +108,10 @@ CREATE TABLE counter (
   station TEXT NOT NULL, position INTEGER NOT NULL, counter INTEGER NOT NULL, epoch INTEGER NOT NULL,
   PRIMARY KEY (station, position)
 ) WITHOUT ROWID;
+CREATE TABLE salvage (
+  place TEXT NOT NULL, part TEXT NOT NULL, state TEXT NOT NULL, taken INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (place, part)
+) WITHOUT ROWID;
 """
 
 # The JSON functions of SQLite before 3.45 refuse a BLOB, hence the casts. CROSS JOIN keeps the order of the tables: a
@@ -146,9 +153,13 @@ def _lanes_with_a_purpose(database: sqlite_utils.Database) -> None:
     database.table("lane").add_column("purpose", str, not_null_default="log")
     database.table("lane").add_column("request", str)
     database.table("dead_letter").add_column("retried_at_ns", int)
-    database.execute(
-        "CREATE TABLE pick (lane INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (lane, seq)) WITHOUT ROWID"
-    )
+    for table in ("pick", "salvage"):
+        database.execute(_table(table))
+
+
+def _table(name: str) -> str:
+    """The statement that makes one of ``TABLES``; right as long as no later version changes that table."""
+    return next(part for part in TABLES.split(";\n") if f"CREATE TABLE {name} (" in part)
 
 
 MIGRATIONS: Mapping[int, Callable[[sqlite_utils.Database], None]] = {2: _lanes_with_a_purpose}
@@ -185,19 +196,21 @@ def migrate(
         return
     import sqlite_utils
 
-    for step in range(found + 1, version + 1):
+    for number in range(found + 1, version + 1):
         database = sqlite_utils.Database(connection)
         connection.execute("BEGIN IMMEDIATE")
         try:
             _drop_views(connection)
-            migrations[step](database)
+            migrations[number](database)
             _create_views(connection)
-            connection.execute(f"PRAGMA user_version = {step}")
+            connection.execute(f"PRAGMA user_version = {number}")
+            step("migration_before_commit")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+        step("migration_after_commit")
 
 
 def _create_views(connection: sqlite3.Connection) -> None:

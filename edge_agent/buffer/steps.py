@@ -13,7 +13,9 @@ NAMES = (
     *("before_begin", "after_insert", "after_projection", "before_commit", "after_commit", "before_notify"),
     *("progress_before", "progress_after", "witness_before_replace", "witness_after_replace"),
     *("retention_before_delete", "retention_after_delete", "log_open_before", "log_open_after"),
-    *("salvage_before_move", "salvage_after_move"),
+    *("salvage_before_move", "salvage_after_move", "salvage_before_begin", "salvage_after_begin"),
+    *("salvage_slice_before", "salvage_slice_after", "salvage_before_end", "salvage_after_end"),
+    *("migration_before_commit", "migration_after_commit"),
 )
 
 _wish = os.environ.get("EDGE_AGENT_KILL_AT")

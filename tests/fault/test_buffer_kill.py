@@ -20,7 +20,8 @@ import pytest
 from edge_agent.buffer import open_readonly, steps
 from support.buffer_rig import ALL, asynchronous, opened, opening, preamble, read_all, sample
 
-OPENING = {"log_open_before", "log_open_after", "salvage_before_move", "salvage_after_move"}
+SALVAGE = {name for name in steps.NAMES if name.startswith("salvage")}
+OPENING = {"log_open_before", "log_open_after", "migration_before_commit", "migration_after_commit"} | SALVAGE
 
 
 async def work(data_dir: Path) -> None:
