@@ -35,6 +35,7 @@ from edge_agent.line import Line
 from edge_agent.logs import Log
 from edge_agent.model import Kind, Record
 from edge_agent.routes import AgentIdentity, Route
+from edge_agent.routes.presence import share
 
 TICK_S = 0.25  # time-outs of cycles are this exact
 COLLECTORS_STOP_S = 5.0
@@ -57,7 +58,11 @@ class Agent:
             for name, device in config.devices.items()
         ]
         identity = AgentIdentity.of(config.agent)
-        self.routes = [Route(name, settings, identity, self.buffer) for name, settings in config.routes.items()]
+        at_broker = share(config.routes, identity, self.buffer, self.line.record)
+        self.routes = [
+            Route(name, settings, identity, self.buffer, at_broker=at_broker.get(name))
+            for name, settings in config.routes.items()
+        ]
         self._started = clock.now()
         # What is built lives as long as the process, and records make no reference cycles: fewer and cheaper
         # collections drain a backlog of small records twice as fast.

@@ -26,6 +26,7 @@ SEVERITY = {
     "unmapped_code": "error",
     "cycle_timeout": "warning",
     "clock_step": "warning",
+    "duplicate_agent": "error",
 }
 
 

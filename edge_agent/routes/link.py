@@ -4,12 +4,13 @@ paho by itself would re-send a poisonous packet for ever, notice a half-open bro
 what the broker announced it can take, and block on DNS, TCP and TLS. So here
 
 - a link connects once, in a thread of its own, within ``CONNECT_S``; it never reconnects: make a new one;
-- ``publish`` returns with the broker's PUBACK and judges its reason code;
+- ``publish`` returns with the broker's PUBACK, whose reason code is judged (see verdicts);
+- what the CONNACK grants is kept: receive maximum, packet size, QoS, retained messages, keep-alive, session expiry;
 - when neither an acknowledgement nor a byte has moved for ``ack_timeout`` while something is unacknowledged, the
   link is lost. A slow uplink keeps moving bytes (the kernel's send queue tells), a hung broker does not;
 - when a link is lost, for whatever reason, everybody who waits on it gets BrokerUnavailable.
 
-TLS is verified, always; there is no way to fall back to clear.
+The files of TLS and the password are read at each connect. ``mqtts`` never falls back to clear.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ import termios
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -34,7 +34,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.errors import BrokerUnavailable, EdgeAgentError, MessageRejected
+from edge_agent.errors import BrokerUnavailable, EdgeAgentError
+from edge_agent.routes import tls, verdicts
+from edge_agent.routes.presence import Presence
 from edge_agent.routes.settings import MqttRouteSettings, SecretMissing
 from edge_agent.routes.sink import SinkRefused
 
@@ -44,27 +46,9 @@ TICK_S = 0.5  # keep-alive and ack_timeout are looked at this often
 SEND_BUFFER_BYTES = 2**20  # of the socket; the kernel's own sizing would hide a slow uplink for minutes
 SESSION_S = 7 * 24 * 3600  # how long a broker keeps our subscription while we are away
 
-# Refusals that the same message would meet again (MQTT 5, section 2.4)
-_TOPIC_REFUSED = {0x87: "not authorized to publish on this topic", 0x90: "the broker takes no such topic"}
-_MESSAGE_REFUSED = {0x95: "larger than the broker takes", 0x99: "the broker finds the payload invalid"}
-_CREDENTIALS = {0x86, 0x87, 0x8A, 0x8C}
-_HINTS = {
-    0x84: "the broker does not speak this version: set `version: 3.1.1` in the route",
-    0x85: "the broker refuses this client id: set `client_id` in the route",
-    0x8E: "another client uses the same client id: give each agent its own `agent.id`, or set `client_id`",
-}
-
-
-class TopicRefused(MessageRejected):
-    """The broker denies this topic, whatever the message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker publishes, retained, when this link dies."""
-
-    topic: str
-    payload: bytes
+HEARD_MAX = 100  # confirmations on their way to us; a broker that speaks 3.1.1 cannot be told
+OVERFLOW = 100 * HEARD_MAX
+HEARD_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +60,55 @@ class Incoming:
     mid: int
 
 
+@dataclass(slots=True)
+class Granted:
+    """What the broker said it takes, or the protocol's defaults."""
+
+    receive_maximum: int = 65535
+    packet_bytes: int = 2**28 - 1
+    maximum_qos: int = 2
+    retain: bool = True
+    keepalive_s: int = 0
+    session_s: int = 0
+
+    def take(self, properties: Properties | None) -> None:
+        """What a CONNACK of version 5 says otherwise."""
+        said = {
+            "receive_maximum": "ReceiveMaximum",
+            "packet_bytes": "MaximumPacketSize",
+            "maximum_qos": "MaximumQoS",
+            "retain": "RetainAvailable",
+            "keepalive_s": "ServerKeepAlive",
+            "session_s": "SessionExpiryInterval",
+        }
+        for name, theirs in said.items():
+            if hasattr(properties, theirs):
+                setattr(self, name, type(getattr(self, name))(getattr(properties, theirs)))
+
+    def describe(self) -> dict[str, Any]:
+        """For ``status --json``."""
+        return asdict(self)
+
+
 class Link:
     """One connection. ``await connect()``, use it, ``await close()``. Not to be used again after that."""
 
     def __init__(
-        self, settings: MqttRouteSettings, client_id: str, *, persistent: bool = False, will: Will | None = None
+        self,
+        settings: MqttRouteSettings,
+        client_id: str,
+        presence: Presence,
+        *,
+        persistent: bool = False,
+        announces: bool = False,
+        retain: bool = True,
     ) -> None:
-        self.receive_maximum = 65535
-        self.packet_bytes = 2**28 - 1
+        self.granted = Granted(keepalive_s=max(1, round(settings.keepalive)), session_s=SESSION_S if persistent else 0)
+        self.used = tls.InUse.of(settings, None)
+        self.unheard = 0  # messages that nobody subscribes to
         self._settings = settings
+        self._client_id = client_id
+        self._presence = presence
         self._persistent = persistent
         self._loop = asyncio.get_running_loop()
         self._lost: asyncio.Future[None] = self._loop.create_future()
@@ -97,33 +121,49 @@ class Link:
         self._socket: socket.socket | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._acks = 0
-        self._client = self._make_client(client_id, will)
+        self._said = ""  # what paho logged of an error before the CONNACK: a TLS alert says why we are not wanted
+        self._client = self._make_client()
+        if announces:
+            self._client.will_set(presence.topic, presence.state("lost"), qos=1, retain=retain)
 
     # --- life --------------------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
         """Connect and wait for the CONNACK. Raises BrokerUnavailable or SinkRefused."""
-        secure, host, port = broker_address(self._settings.url)
+        _secure, host, port = self._settings.broker
         try:
             async with asyncio.timeout(CONNECT_S):
-                if secure:
-                    self._client.tls_set_context(await asyncio.to_thread(self._tls))
+                await _in_thread(self._identify)
                 await _in_thread(lambda: self._open(host, port))
                 self._attach()
                 await self._until(self._connected)
         except TimeoutError as error:
             raise BrokerUnavailable(f"{host}:{port} does not answer", hint=f"is {self._settings.url} right?") from error
         except ssl.SSLError as error:
-            raise SinkRefused(f"{host}:{port}: TLS: {error}", hint=_tls_hint(error)) from error
+            raise SinkRefused(f"{host}:{port}: TLS: {error}", hint=tls.handshake_hint(error)) from error
         except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host can look so
             hint = f"is a broker listening at {self._settings.url}?"
             why = getattr(error, "strerror", None) or error
             raise BrokerUnavailable(f"{host}:{port}: {why}", hint=hint) from error
 
+    def _identify(self) -> None:
+        """In the connecting thread: read what says who we are, as it is now."""
+        settings, token = self._settings, None
+        if settings.username is not None:
+            try:
+                token = settings.password.reveal() if settings.password else None
+            except SecretMissing as error:
+                raise SinkRefused(str(error.args[0]), hint=error.hint) from error
+            self._client.username_pw_set(settings.username, token)
+        self.used = tls.InUse.of(settings, token)  # before the files are read: a change meanwhile is then noticed
+        if settings.broker[0]:
+            self._client.tls_set_context(tls.context(settings.tls))
+
     def _open(self, host: str, port: int) -> None:
         """In the connecting thread: DNS, TCP, TLS, and CONNECT on its way."""
-        self._client.connect(host, port, self._keepalive(), **self._session())
-        opened = self._client.socket()
+        self._client.connect(host, port, self.granted.keepalive_s, **self._session())
+        opened: Any = self._client.socket()
+        self.used = replace(self.used, peer_ends_ns=tls.peer_ends_ns(opened))
         if self._lost.done() and opened is not None:
             opened.close()  # nobody waits for it any more
 
@@ -134,12 +174,12 @@ class Link:
         if self._socket is not None and not self._lost.done():
             self._client.disconnect()
             await asyncio.wait((self._lost,), timeout=CLOSE_S)
-        self._lose("closed")
+        self._lose(BrokerUnavailable("closed"))
 
     # --- use ---------------------------------------------------------------------------------------------------
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish with QoS 1; returns with the PUBACK. Raises MessageRejected or BrokerUnavailable."""
+        """Publish with QoS 1; returns with the PUBACK. Raises MessageRejected, QuotaExceeded or BrokerUnavailable."""
         self._check()
         info = self._client.publish(topic, payload, qos=1, retain=retain)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
@@ -150,19 +190,16 @@ class Link:
             code = await acknowledged
         finally:
             self._publishing.pop(info.mid, None)
-        if code.value in _TOPIC_REFUSED:
-            reason = f"{topic}: {_TOPIC_REFUSED[code.value]} (0x{code.value:02X})"
-            raise TopicRefused(reason, hint=f"allow {topic} on the broker")
-        if code.value in _MESSAGE_REFUSED:
-            raise MessageRejected(f"{topic}: {_MESSAGE_REFUSED[code.value]} (0x{code.value:02X})")
-        if code.is_failure:
-            raise BrokerUnavailable(f"{topic}: refused for now: {code} (0x{code.value:02X})")
+        if code.value == verdicts.NO_SUBSCRIBERS:
+            self.unheard += 1
+        elif code.is_failure:
+            raise verdicts.publish_refused(topic, code.value, str(code))
 
-    async def subscribe(self, topic: str) -> None:
-        """Subscribe with QoS 1. Raises SinkRefused when the broker denies it, or BrokerUnavailable."""
+    async def subscribe(self, topic: str, *, qos: int = 1) -> None:
+        """Subscribe. QoS 1 is heard by ``arrived``, QoS 0 by the presence. Raises SinkRefused, BrokerUnavailable."""
         self._check()
         self._subscribed = self._loop.create_future()
-        self._client.subscribe(topic, qos=1)
+        self._client.subscribe(topic, qos=qos)
         await self._until(self._subscribed)
 
     async def arrived(self) -> Incoming:
@@ -185,11 +222,11 @@ class Link:
 
     # --- making it ---------------------------------------------------------------------------------------------
 
-    def _make_client(self, client_id: str, will: Will | None) -> mqtt.Client:
+    def _make_client(self) -> mqtt.Client:
         v5 = self._settings.version == "5"
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=client_id,
+            client_id=self._client_id,
             protocol=mqtt.MQTTv5 if v5 else mqtt.MQTTv311,
             clean_session=None if v5 else not self._persistent,
             reconnect_on_failure=False,
@@ -197,41 +234,23 @@ class Link:
         )
         client.connect_timeout = CONNECT_S / 2  # of each address tried, and of the TLS handshake
         client.max_inflight_messages_set(0)  # the route bounds what is in flight; paho must not queue
-        if self._settings.username is not None:
-            secret = self._settings.password
-            try:
-                client.username_pw_set(self._settings.username, secret.reveal() if secret else None)
-            except SecretMissing as error:
-                raise SinkRefused(str(error.args[0]), hint=error.hint) from error
-        if will is not None:
-            client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_log = self._on_log
         return client
 
     def _session(self) -> dict[str, Any]:
         if self._settings.version != "5":
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_S if self._persistent else 0
+        properties.SessionExpiryInterval = self.granted.session_s
+        if self._persistent:
+            properties.ReceiveMaximum = HEARD_MAX
+            properties.MaximumPacketSize = HEARD_BYTES
         return {"clean_start": not self._persistent, "properties": properties}
-
-    def _keepalive(self) -> int:
-        return max(1, round(self._settings.keepalive))
-
-    def _tls(self) -> ssl.SSLContext:
-        tls = self._settings.tls
-        try:
-            context = ssl.create_default_context(cafile=tls.ca)
-            if tls.cert is not None:
-                context.load_cert_chain(tls.cert, tls.key)
-        except OSError as error:
-            where = ", ".join(path for path in (tls.ca, tls.cert, tls.key) if path)
-            raise SinkRefused(f"TLS files ({where}): {error}", hint="check the route's `tls:` section") from error
-        return context
 
     # --- the loop's side ---------------------------------------------------------------------------------------
 
@@ -276,7 +295,7 @@ class Link:
             if now != seen or not self._publishing:
                 seen, moved_s = now, loop.time()
             elif loop.time() - moved_s > self._settings.ack_timeout:
-                self._lose(f"no acknowledgement for {self._settings.ack_timeout:g} s")
+                self._lose(BrokerUnavailable(f"no acknowledgement for {self._settings.ack_timeout:g} s"))
 
     def _movement(self) -> tuple[int, int]:
         """Changes whenever an acknowledgement came, or the peer's kernel took bytes of ours."""
@@ -290,23 +309,31 @@ class Link:
     def _on_connect(self, client: Any, data: Any, flags: Any, code: ReasonCode, properties: Properties | None) -> None:
         if self._connected.done():
             return
+        self._client.on_log = None
+        self.granted.take(properties)
         if code.is_failure:
-            who = f" {self._settings.username!r}" if self._settings.username else ""
-            hint = _HINTS.get(code.value, "")
-            if code.value in _CREDENTIALS:
-                hint = f"check `username`{who} and `password` of the route, and the broker's list of users"
-            error = SinkRefused if hint else BrokerUnavailable
-            self._connected.set_exception(error(f"the broker refuses the connection: {code}", hint=hint))
-            return
-        self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
-        self.packet_bytes = getattr(properties, "MaximumPacketSize", self.packet_bytes)
-        self._connected.set_result(None)
+            moved_to = getattr(properties, "ServerReference", None)
+            who = self._settings.username
+            self._connected.set_exception(verdicts.connect_refused(code.value, str(code), who, moved_to))
+        elif self.granted.maximum_qos == 0:
+            self._connected.set_exception(verdicts.connect_refused(verdicts.QOS_NOT_SUPPORTED, "maximum QoS 0", None))
+        else:
+            self._connected.set_result(None)
+
+    def _on_log(self, client: Any, data: Any, level: int, text: str) -> None:
+        """Until the CONNACK: paho keeps a TLS alert, by which a broker refuses a certificate, to its log."""
+        if level == mqtt.MQTT_LOG_ERR:
+            self._said = text
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if flags.is_disconnect_packet_from_server:
-            self._lose(f"the broker closed the connection: {code}", hint=_HINTS.get(code.value, ""))
+            if code.value == verdicts.TAKEN_OVER:
+                self._presence.taken_over(self._client_id)
+            self._lose(verdicts.disconnected(code.value, str(code), getattr(properties, "ServerReference", None)))
+        elif not self._connected.done():
+            self._lose(tls.not_let_in(self._settings, self._said))
         else:  # paho's code says no more than that
-            self._lose("the connection to the broker was lost")
+            self._lose(BrokerUnavailable("the connection to the broker was lost"))
 
     def _on_publish(self, client: Any, data: Any, mid: int, code: ReasonCode, properties: Any) -> None:
         self._acks += 1
@@ -318,8 +345,7 @@ class Link:
         if self._subscribed is None or self._subscribed.done():
             return
         if any(code.is_failure for code in codes):
-            error = SinkRefused(f"the broker denies the subscription: {codes[0]}", hint="allow it in the broker's ACL")
-            self._subscribed.set_exception(error)
+            self._subscribed.set_exception(verdicts.subscription_refused(str(codes[0])))
         else:
             self._subscribed.set_result(None)
 
@@ -328,9 +354,13 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        if message.qos == 1:
+        if message.qos == 0 and topic == self._presence.topic:
+            self._presence.hear(bytes(message.payload), message.retain)
+        elif message.qos == 1:
             self._incoming.append(Incoming(topic, bytes(message.payload), message.mid))
             self._arrived.set()
+            if len(self._incoming) > OVERFLOW:  # they come again, and we have time for them meanwhile
+                self._lose(BrokerUnavailable("more confirmations than can be read"))
 
     # --- losing it ---------------------------------------------------------------------------------------------
 
@@ -344,10 +374,10 @@ class Link:
         if self._lost.done():
             self._lost.result()
 
-    def _lose(self, why: str, *, hint: str = "") -> None:
+    def _lose(self, error: BrokerUnavailable) -> None:
         if self._lost.done():
             return
-        error = BrokerUnavailable(why, hint=hint)
+        error = self._presence.contested(error.args[0]) or error
         self._lost.set_exception(error)
         opened = self._client.socket()
         self._detach()
@@ -358,24 +388,6 @@ class Link:
                 waiting.set_exception(error)
                 waiting.exception()  # its publisher may be cancelled before it looks
         self._arrived.set()
-
-
-def broker_address(url: str) -> tuple[bool, str, int]:
-    """(TLS?, host, port) of ``mqtt://host[:port]`` or ``mqtts://…``. Raises SinkRefused when it cannot be read."""
-    try:
-        parts = urlsplit(url)
-        secure = {"mqtt": False, "mqtts": True}[parts.scheme]
-        return secure, parts.hostname or "localhost", parts.port or (8883 if secure else 1883)
-    except (KeyError, ValueError) as error:
-        raise SinkRefused(
-            f"{url!r} is no broker address", hint="write mqtt://host:1883 or mqtts://host:8883"
-        ) from error
-
-
-def _tls_hint(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "put the CA that signed the broker's certificate into `tls: {ca: /path}`; the url must name its host"
-    return "does the broker speak TLS on this port? mqtts:// is usually port 8883"
 
 
 async def _in_thread(work: Callable[[], object]) -> None:

@@ -42,8 +42,9 @@ from edge_agent.routes.message import (
     Stream,
     build,
 )
+from edge_agent.routes.presence import AtBroker, Presence
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
-from edge_agent.routes.sink import Limits, Outgoing, Sink, SinkRefused
+from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, Sink, SinkRefused
 from edge_agent.routes.suspicion import Suspicion
 from edge_agent.routes.window import Window
 
@@ -80,17 +81,20 @@ class Route:
     def __init__(
         self,
         name: str,
-        settings: MqttRouteSettings,
+        settings: RouteSettings,
         identity: AgentIdentity,
         buffer: Buffer,
         sink: Sink | None = None,
+        *,
+        at_broker: AtBroker | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
         self._identity = identity
         self._buffer = buffer
-        self._sink = sink or _sink(name, settings, identity, buffer)
-        self._by_receiver = settings.confirm == "receiver"
+        self._sink = sink or _sink(name, settings, identity, buffer, at_broker)
+        self._by_receiver = bool(self._sink.confirm_topic)
+        self._confirm_timeout_s = settings.confirm_timeout if isinstance(settings, MqttRouteSettings) else float("inf")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"route-{name}")
         self._reader: Reader | None = None
         self._lanes = Lanes(name, identity.agent, buffer)
@@ -155,11 +159,12 @@ class Route:
             "dead": stats["dead_letters"].get(self.name, 0),
             "last_error": None if error is None else str(error.args[0]),
             "hint": "" if error is None else error.hint,
-            "confirm": "delivered" if self._by_receiver else "handed over",
+            "confirm": "delivered" if self._by_receiver or self._sink.commits else "handed over",
             "receiver_silent": self._silent(),
             "sent_again": self._counts["sent_again"],
             "refused_confirmations": self._counts["refused_confirmations"],
             "connections": self._counts["connections"],
+            **self._sink.status(),
         }
 
     async def _begin(self) -> None:
@@ -304,6 +309,11 @@ class Route:
         try:
             payload = message.payload(self._stream(), self._lanes.window.upto)
             await self._sink.send(Outgoing(message.source, message.kind, payload))
+        except RecordsRejected as refusal:
+            self._flying.discard(message)
+            self._refusal = refusal
+            self._lanes.refused(message, refusal.refused)
+            self._handed_over(message)
         except MessageRejected as refusal:
             self._flying.discard(message)
             self._bury(message, refusal)
@@ -370,7 +380,7 @@ class Route:
         self._send_again(self._handed_over_before(now_s))
 
     async def _resend(self) -> None:
-        timeout_s = self._settings.confirm_timeout
+        timeout_s = self._confirm_timeout_s
         while True:
             await asyncio.sleep(min(1.0, timeout_s / 4))
             overdue = self._handed_over_before(asyncio.get_running_loop().time() - timeout_s)
@@ -394,7 +404,7 @@ class Route:
     def _silent(self) -> bool:
         if self._asked_s is None:
             return False
-        return asyncio.get_running_loop().time() - self._asked_s > self._settings.confirm_timeout
+        return asyncio.get_running_loop().time() - self._asked_s > self._confirm_timeout_s
 
     # --- waiting -----------------------------------------------------------------------------------------------
 
@@ -412,10 +422,17 @@ class Route:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 
-def _sink(name: str, settings: MqttRouteSettings, identity: AgentIdentity, buffer: Buffer) -> Sink:
-    from edge_agent.routes.mqtt import MqttSink  # a protocol library is loaded only by who uses it
+def _sink(
+    name: str, settings: RouteSettings, identity: AgentIdentity, buffer: Buffer, at_broker: AtBroker | None
+) -> Sink:
+    match settings:  # a sink's library is loaded only by who uses it
+        case MqttRouteSettings():
+            from edge_agent.routes.mqtt import MqttSink
 
-    return MqttSink(name, settings, identity, buffer.log, buffer.boot, lambda: buffer.durable_seq)
+            presence, announces = at_broker or AtBroker(Presence(identity, buffer, buffer.append), True)
+            return MqttSink(name, settings, identity, presence, announces=announces)
+        case _:
+            raise TypeError(settings.sink)
 
 
 def _first(group: BaseExceptionGroup[BrokerUnavailable]) -> BrokerUnavailable:

@@ -78,19 +78,25 @@ class TlsSettings(Settings):
 
 
 class RouteSettings(Settings):
-    """What every route says, whatever its sink."""
+    """What every route says, whatever its sink. The sinks' own settings stand beside this, one module a sink."""
 
-    confirm: Literal["receiver", "broker"] = Field(
-        default="receiver",
-        description="receiver: delivered when the consumer confirms after its commit; broker: when the broker has it",
-    )
+    sink: str
     start: Literal["now", "oldest"] = Field(description="a new route begins with today's log, or the oldest record")
     send: list[KindName] = Field(min_length=1, description="record kinds to send")
     stations: list[str] | None = Field(default=None, description="only these stations' records; default: all")
-    confirm_timeout: Duration = Field(default=30.0, description="unconfirmed records are sent again after this")
     max_backlog: Size | None = Field(
         default=None, ge=2**20, description="oldest unsent beyond this are dropped, recorded; at least 1 MiB"
     )
+
+    @property
+    def destination(self) -> str:
+        """Where records go, in one line and without a secret."""
+        raise NotImplementedError
+
+    @property
+    def delivered_when(self) -> Literal["receiver", "broker", "database", "file"]:
+        """Who says that it has a record: receiver and database have committed it, broker and file only took it."""
+        raise NotImplementedError
 
 
 def _text_of_number(version: object) -> object:
@@ -129,6 +135,11 @@ class MqttRouteSettings(RouteSettings):
     url: Annotated[str, AfterValidator(_broker)] = Field(
         pattern=r"^mqtts?://[^/@]+$", description="mqtt://host:1883 or mqtts://host:8883"
     )
+    confirm: Literal["receiver", "broker"] = Field(
+        default="receiver",
+        description="receiver: delivered when the consumer confirms after its commit; broker: when the broker has it",
+    )
+    confirm_timeout: Duration = Field(default=30.0, description="unconfirmed records are sent again after this")
     version: Annotated[
         Literal["5", "3.1.1"], BeforeValidator(_text_of_number), WithJsonSchema({"enum": ["5", 5, "3.1.1"]})
     ] = Field(default="5", description="3.1.1 hides refused messages: avoid it")
@@ -143,3 +154,18 @@ class MqttRouteSettings(RouteSettings):
     in_flight: int = Field(default=20, ge=1, le=1000, description="messages handed over but not yet acknowledged")
     ack_timeout: Duration = Field(default=10.0, description="no PUBACK for this long: reconnect")
     keepalive: Duration = Field(default=15.0, ge=1, le=600, description="MQTT keep-alive; also bounds a silent loss")
+
+    @property
+    def destination(self) -> str:
+        return self.url
+
+    @property
+    def delivered_when(self) -> Literal["receiver", "broker"]:
+        return self.confirm
+
+    @property
+    def broker(self) -> tuple[bool, str, int]:
+        """(TLS?, host, port) of ``url``."""
+        parts = urlsplit(self.url)
+        secure = parts.scheme == "mqtts"
+        return secure, parts.hostname or "localhost", parts.port or (8883 if secure else 1883)

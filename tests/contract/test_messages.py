@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from edge_agent.buffer import Row
 from edge_agent.model import Kind
@@ -13,6 +14,7 @@ from edge_agent.receiver.store import Store
 from edge_agent.routes.confirmation import parse as parse_confirmation
 from edge_agent.routes.message import AgentIdentity, Stream, build
 from edge_agent.routes.mqtt import MqttSink
+from edge_agent.routes.presence import Presence
 from edge_agent.routes.route import route_filter
 from edge_agent.routes.settings import MqttRouteSettings
 
@@ -27,7 +29,8 @@ def settings(**more: object) -> MqttRouteSettings:
 
 
 def sink(**more: object) -> MqttSink:
-    return MqttSink("mes", settings(**more), IDENTITY, "9f2c41d07ab3", "606d45f1", lambda: 90211)
+    unused: Any = None
+    return MqttSink("mes", settings(**more), IDENTITY, Presence(IDENTITY, unused, unused), announces=True)
 
 
 def test_a_message_has_exactly_the_documented_fields() -> None:

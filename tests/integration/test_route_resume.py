@@ -78,6 +78,9 @@ class LateAck:
     async def close(self) -> None:
         return None
 
+    def status(self) -> dict[str, object]:
+        return {}
+
 
 def test_a_lane_may_end_before_its_acknowledgements_come(tmp_path: Path) -> None:
     async def fill(log: Buffer) -> None:
