@@ -77,7 +77,12 @@ def collect(config: Config) -> dict[str, Any]:
         "devices": {name: _device(device) for name, device in config.devices.items()},
         "stations": {station.name: _station(station) for station in config.plan.stations},
         "routes": {
-            name: {"sink": route.sink, "url": route.url, "confirm": route.confirm, "send": list(route.send)}
+            name: {
+                "sink": route.sink,
+                "to": route.destination,
+                "delivered_when": route.delivered_when,
+                "send": list(route.send),
+            }
             for name, route in config.routes.items()
         },
         "unclaimed": _unclaimed(config),
@@ -229,9 +234,14 @@ def _show_stations(out: Console, facts: dict[str, Any]) -> None:
 
 def _show_routes(out: Console, facts: dict[str, Any]) -> None:
     rows = table(_("ROUTE"), _("TO"), _("DELIVERED WHEN"), _("SENDS"))
-    words = {"receiver": _("the receiver confirms"), "broker": _("never known: handed over to the broker")}
+    words = {
+        "receiver": _("the receiver confirms"),
+        "broker": _("never known: handed over to the broker"),
+        "database": _("the database commits"),
+        "file": _("never known: handed over as a file"),
+    }
     for name, route in facts["routes"].items():
-        add_row(rows, name, route["url"], words[route["confirm"]], ", ".join(route["send"]))
+        add_row(rows, name, route["to"], words[route["delivered_when"]], ", ".join(route["send"]))
     if facts["routes"]:
         out.print(rows, "")
 

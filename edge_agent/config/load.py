@@ -24,10 +24,16 @@ from edge_agent.config.settings import NAME, NAME_HINT, AgentSettings, Reported,
 from edge_agent.config.tree import Node, parse, read_text
 from edge_agent.driver import DriverSpec
 from edge_agent.errors import ConfigError, Problem
-from edge_agent.routes.settings import MqttRouteSettings
+from edge_agent.routes.file_settings import FileRouteSettings
+from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
+from edge_agent.routes.sql_settings import SqlRouteSettings
 
 SECTIONS = ("agent", "buffer", "devices", "stations", "routes")
-SINKS = {"mqtt": MqttRouteSettings}
+SINKS: Mapping[str, type[RouteSettings]] = {
+    "mqtt": MqttRouteSettings,
+    "sql": SqlRouteSettings,
+    "file": FileRouteSettings,
+}
 RESERVED = ("agent",)  # the source of records that are about no station and no device
 
 
@@ -42,7 +48,7 @@ class Config:
     devices: Mapping[str, Device]
     stations: Mapping[str, StationSettings]
     plan: Plan
-    routes: Mapping[str, MqttRouteSettings]
+    routes: Mapping[str, RouteSettings]
     warnings: tuple[Problem, ...]
 
     def describe(self) -> dict[str, Any]:
@@ -150,23 +156,24 @@ def _fill(station: Node) -> dict[str, Any]:
     return {"step": "-", "identity": {"when": "before", "scan": nothing}, **when, **references}
 
 
-def _routes(root: Node, problems: Problems) -> dict[str, MqttRouteSettings]:
-    routes: dict[str, MqttRouteSettings] = {}
+def _routes(root: Node, problems: Problems) -> dict[str, RouteSettings]:
+    routes: dict[str, RouteSettings] = {}
     station_names = root.find(("stations",)).children if "stations" in root.children else {}
     for name, node in _entries(root, "routes", problems).items():
         path: KeyPath = ("routes", name)
-        data = node.value
+        data, model = node.value, SINKS["mqtt"]
         if isinstance(data, dict):
             sink = data.get("sink", "mqtt")
             if not isinstance(sink, str) or sink not in SINKS:
                 problems.add((*path, "sink"), f"no sink is named {sink!r}", nearest(str(sink), SINKS))
-                data = data | {"sink": "mqtt"}
+                continue  # its keys cannot be judged
+            model = SINKS[sink]
             wanted = data.get("stations")
             for index, station in enumerate(wanted if isinstance(wanted, list) else []):
                 if isinstance(station, str) and station not in station_names:
                     hint = nearest(station, map(str, station_names)) or "describe it in the section stations:"
                     problems.add((*path, "stations", index), f"no station is named {station!r}", hint)
-        route, _ = validate(MqttRouteSettings, path, data, problems)
+        route, _ = validate(model, path, data, problems)
         if route is not None:
             routes[name] = route
     return routes

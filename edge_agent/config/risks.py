@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -11,8 +12,17 @@ from edge_agent.config.devices import Device
 from edge_agent.config.report import Path, Problems
 from edge_agent.config.settings import StationSettings
 from edge_agent.errors import Problem
-from edge_agent.routes.settings import MqttRouteSettings, SecretMissing
+from edge_agent.routes.file_settings import FileRouteSettings
+from edge_agent.routes.settings import MqttRouteSettings, RouteSettings, Secret, SecretMissing
+from edge_agent.routes.sql_settings import SqlRouteSettings
 
+# of a database: the options that say how to encrypt, and what to write
+_ENCRYPTS = {
+    "postgresql": ("ssl", "{sslmode: verify-full, sslrootcert: /path/ca.pem}"),
+    "mysql": ("ssl", "{ssl_ca: /path/ca.pem}"),
+    "mariadb": ("ssl", "{ssl_ca: /path/ca.pem}"),
+    "mssql": ("(?i)encrypt", "{Encrypt: yes}"),
+}
 MAX_REQUESTS_PER_S = 100.0  # a PLC answers one request in 5 to 20 ms
 MAX_NAMED = 5
 
@@ -21,7 +31,7 @@ def find_risks(
     stations: Mapping[str, StationSettings],
     devices: Mapping[str, Device],
     plan: Plan,
-    routes: Mapping[str, MqttRouteSettings],
+    routes: Mapping[str, RouteSettings],
     notes: Problems,
 ) -> tuple[Problem, ...]:
     """Every warning, in the order of their lines. ``notes`` is an empty collection for this file."""
@@ -32,7 +42,8 @@ def find_risks(
         _device(name, device, plan, notes)
     for name, route in routes.items():
         _route(name, route, notes)
-    _client_ids(routes, notes)
+    _client_ids({name: route for name, route in routes.items() if isinstance(route, MqttRouteSettings)}, notes)
+    _folders({name: route for name, route in routes.items() if isinstance(route, FileRouteSettings)}, notes)
     if not routes:
         notes.add(("routes",), "nothing is sent anywhere", "add a route, e.g. mes: {sink: mqtt, ...}")
     return tuple(sorted(notes.found, key=lambda note: note.line))
@@ -87,8 +98,18 @@ def _device(name: str, device: Device, plan: Plan, notes: Problems) -> None:
         notes.add(("devices", name), what, "poll slower, or put more tags into one group")
 
 
-def _route(name: str, route: MqttRouteSettings, notes: Problems) -> None:
+def _route(name: str, route: RouteSettings, notes: Problems) -> None:
     path = ("routes", name)
+    match route:
+        case MqttRouteSettings():
+            _mqtt(path, route, notes)
+            _secret(path, route.password, notes)
+        case SqlRouteSettings():
+            _sql(path, route, notes)
+            _secret(path, route.password, notes)
+
+
+def _mqtt(path: Path, route: MqttRouteSettings, notes: Problems) -> None:
     if route.confirm == "broker":
         what = "confirm: broker only shows that the broker has it, not that anybody received it"
         notes.add((*path, "confirm"), what, "let the consumer confirm, then write confirm: receiver")
@@ -100,9 +121,19 @@ def _route(name: str, route: MqttRouteSettings, notes: Problems) -> None:
         notes.add((*path, "url"), "mqtt:// is not encrypted: everyone on the network can read and forge", hint)
     if route.username is None and not _is_loopback(route.url) and route.tls.cert is None:
         notes.add(path, "the broker is used without a login", "add username: and password: {file: ...}")
-    if route.password is not None:
+
+
+def _sql(path: Path, route: SqlRouteSettings, notes: Problems) -> None:
+    needed = _ENCRYPTS.get(route.dialect)
+    if needed and not _is_loopback(route.url) and not any(re.match(needed[0], key) for key in route.options):
+        what = "nothing says that the connection is encrypted: the records, and the login, may be read on the network"
+        notes.add((*path, "url"), what, f"add options: {needed[1]}")
+
+
+def _secret(path: Path, secret: Secret | None, notes: Problems) -> None:
+    if secret is not None:
         try:
-            route.password.reveal()
+            secret.reveal()
         except SecretMissing as error:  # a warning: `check` may be run by another user than the agent's
             notes.add((*path, "password"), str(error.args[0]), error.hint)
 
@@ -115,6 +146,15 @@ def _client_ids(routes: Mapping[str, MqttRouteSettings], notes: Problems) -> Non
             other = first[route.url, route.client_id]
             what = f"route {other} has this client_id at the same broker: they will throw each other out"
             notes.add(("routes", name, "client_id"), what, "take client_id away, or choose another")
+
+
+def _folders(routes: Mapping[str, FileRouteSettings], notes: Problems) -> None:
+    """Whoever imports from a folder must tell by the name alone which route wrote a file."""
+    first: dict[str, str] = {}
+    for name, route in routes.items():
+        if (other := first.setdefault(route.folder, name)) != name:
+            what = f"route {other} writes into this folder too"
+            notes.add(("routes", name, "folder"), what, "give each route a folder of its own")
 
 
 def _is_loopback(url: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edge_agent.logs import Log
@@ -91,6 +91,13 @@ class Lanes:
         stone = tombstone([(n, 1, reason) for n in numbers])
         self.window.replace(message, stone)
         return stone
+
+    def refused(self, message: Message, refused: Mapping[int, str]) -> None:
+        """These of a message's records are dead letters; the sink has the others, and knows that these will not come."""
+        if self.window.holds(message):
+            for n, reason in refused.items():
+                self._dead_letter(n, reason)
+                self._warn(n, reason, source=message.source, kind=message.kind)
 
     def confirmed(self, said: Confirmation) -> bool:
         """Move by what the receiver said; False if it concerns something else. Raises BadConfirmation."""

@@ -357,10 +357,10 @@ def models_of(model: type[BaseModel], seen: set[type[BaseModel]]) -> set[type[Ba
 
 def every_settings_model() -> list[type[BaseModel]]:
     from edge_agent.config import settings as config_settings
-    from edge_agent.routes.settings import MqttRouteSettings
+    from edge_agent.config.load import SINKS
 
     roots = [item for item in vars(config_settings).values() if isinstance(item, type) and issubclass(item, Settings)]
-    roots += [MqttRouteSettings, *(load_driver(folder.name).settings() for folder in driver_folders())]
+    roots += [*SINKS.values(), *(load_driver(folder.name).settings() for folder in driver_folders())]
     found: set[type[BaseModel]] = set()
     for root in roots:
         models_of(root, found)
