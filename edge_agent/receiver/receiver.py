@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
@@ -75,6 +75,7 @@ class Receiver:
         username: str | None = None,
         password: str | None = None,
         ca: str | None = None,
+        version: Literal["5", "3.1.1"] = "5",
         confirm: bool = True,
         on_record: OnRecord | None = None,
         on_gap: Callable[[Gap], None] | None = None,
@@ -88,6 +89,7 @@ class Receiver:
         self._database = None if database is None else Path(database)
         self._client_id = client_id or _client_id(self._database)
         self._username, self._password, self._ca = username, password, ca
+        self._v5 = version == "5"
         self._on_record, self._on_gap, self._on_batch = on_record, on_gap, on_batch
         self._gap_after_s = gap_after_s
         self._stop = threading.Event()
@@ -146,7 +148,8 @@ class Receiver:
         client = self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
-            protocol=mqtt.MQTTv5,
+            protocol=mqtt.MQTTv5 if self._v5 else mqtt.MQTTv311,
+            clean_session=None if self._v5 else not self.confirm,
             reconnect_on_failure=False,
             manual_ack=True,
         )
@@ -158,21 +161,26 @@ class Receiver:
         client.on_publish = self._on_publish
         if self._username is not None:
             client.username_pw_set(self._username, self._password)
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_S if self.confirm else 0
-        properties.ReceiveMaximum = UNACKED
         self._lost, self._confirming = None, 0
         try:
             if url.scheme == "mqtts":
                 client.tls_set_context(ssl.create_default_context(cafile=self._ca))
             port = url.port or (8883 if url.scheme == "mqtts" else 1883)
-            client.connect(url.hostname or "", port, KEEPALIVE_S, clean_start=not self.confirm, properties=properties)
+            client.connect(url.hostname or "", port, KEEPALIVE_S, **self._session())
         except ssl.SSLError as error:
             raise ReceiverRefused(f"{self._url}: TLS: {error}", hint="name the broker's CA file") from error
         except (OSError, ValueError) as error:
             hint = "is a broker listening there? write mqtt://host:1883 or mqtts://host:8883"
             what = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise BrokerUnavailable(f"{self._url}: {what}", hint=hint) from error
+
+    def _session(self) -> dict[str, Any]:
+        if not self._v5:
+            return {}
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = SESSION_S if self.confirm else 0
+        properties.ReceiveMaximum = UNACKED
+        return {"clean_start": not self.confirm, "properties": properties}
 
     def _disconnect(self) -> None:
         """What is in the batch was not acknowledged, so it comes again; forget it."""
@@ -210,7 +218,7 @@ class Receiver:
             hint = "check user name and password, and the broker's list of users"
             self._lost = ReceiverRefused(f"{self._url}: the broker refuses the connection: {code}", hint=hint)
             return
-        options = SubscribeOptions(qos=1, noLocal=True)
+        options: Any = SubscribeOptions(qos=1, noLocal=True) if self._v5 else 1
         client.subscribe([(topic, options) for topic in self.topics])
 
     def _on_subscribe(self, client: Any, data: Any, mid: int, codes: list[ReasonCode], properties: Any) -> None:
