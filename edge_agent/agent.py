@@ -30,6 +30,7 @@ from edge_agent.clockwatch import ClockWatch
 from edge_agent.collector import Collector
 from edge_agent.config import Config
 from edge_agent.control import Caller, Control
+from edge_agent.control.verbs import Verbs
 from edge_agent.errors import EdgeAgentError
 from edge_agent.line import Line
 from edge_agent.logs import Log
@@ -88,7 +89,8 @@ class Agent:
     async def _run(self) -> None:
         self._describe()
         self.line.start(clock.now())
-        control = Control(self.config.agent.data_path / "control.sock", {"status": self._on_status})
+        verbs = Verbs(self.buffer, self.routes, self.config.routes).handlers()
+        control = Control(self.config.agent.data_path / "control.sock", {"status": self._on_status, **verbs})
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(work, name=name)

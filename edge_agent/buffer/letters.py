@@ -8,7 +8,7 @@ Rows are read one by one; only ``Archive.dead_letters`` makes a list.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,24 +66,23 @@ def letters(
 
 
 def standing(
-    connection: sqlite3.Connection, route: str, *, seqs: Sequence[int] | None, reason: str, limit: int
-) -> tuple[list[int], int, int]:
-    """What a retry would take: (seqs still kept, at most ``limit``; how many more are kept; how many are not)."""
+    connection: sqlite3.Connection, route: str, *, ids: frozenset[str] | None, reason: str, limit: int
+) -> tuple[dict[str, int], int, int]:
+    """What a retry would take: (id -> seq of those still kept, at most ``limit``; how many more; how many are gone)."""
     sql = (
-        "SELECT DISTINCT d.seq, r.seq IS NOT NULL FROM dead_letter d LEFT JOIN record r ON r.seq = d.seq"
-        " WHERE d.route = ?1 AND d.retried_at_ns IS NULL AND (?2 = '' OR instr(lower(d.reason), lower(?2)))"
-        " ORDER BY d.seq"
+        "SELECT DISTINCT l.log, d.seq, r.seq IS NOT NULL FROM dead_letter d JOIN lane l ON l.id = d.lane"
+        " LEFT JOIN record r ON r.seq = d.seq WHERE d.route = ?1 AND d.retried_at_ns IS NULL"
+        " AND (?2 = '' OR instr(lower(d.reason), lower(?2))) ORDER BY d.seq"
     )
-    wanted = None if seqs is None else frozenset(seqs)
-    kept: list[int] = []
+    kept: dict[str, int] = {}
     more = gone = 0
-    for seq, there in connection.execute(sql, (route, reason)):
-        if wanted is not None and seq not in wanted:
+    for log, seq, there in connection.execute(sql, (route, reason)):
+        if ids is not None and f"{log}-{seq}" not in ids:
             continue
         if not there:
             gone += 1
         elif len(kept) < limit:
-            kept.append(seq)
+            kept[f"{log}-{seq}"] = seq
         else:
             more += 1
     return kept, more, gone

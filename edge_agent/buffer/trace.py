@@ -166,6 +166,12 @@ class Archive:
         """The same, one by one."""
         return letters.letters(self._connection, route, seq=seq, reason=reason, retried=retried)
 
+    def standing_letters(
+        self, route: str, *, ids: frozenset[str] | None, reason: str, limit: int
+    ) -> tuple[dict[str, int], int, int]:
+        """What a retry would take; see ``letters.standing``."""
+        return letters.standing(self._connection, route, ids=ids, reason=reason, limit=limit)
+
     def seqs_between(self, since_ns: int, until_ns: int) -> tuple[int, int] | None:
         """The first and last seq of what was recorded between two instants; see ``times``."""
         return times.seqs_between(self._connection, since_ns, until_ns)

@@ -39,7 +39,7 @@ from edge_agent import i18n
 from edge_agent.errors import ConfigError, EdgeAgentError, StorageBusy, StorageError
 from edge_agent.i18n import _
 
-VERBS = ("run", "check", "status", "trace", "listen", "demo", "buffer", "schema", "version")
+VERBS = ("run", "check", "status", "trace", "listen", "demo", "buffer", "route", "deadletter", "schema", "version")
 DEFAULT_CONFIG = Path("/etc/edge-agent/config.yaml")
 
 
@@ -49,6 +49,7 @@ class ExitCode(IntEnum):
     OK = 0
     PROBLEM = 1  # the answer is bad news: degraded, unknown serial, lost records; also an unexpected error
     USAGE = 2  # the command line itself
+    DAMAGED = 65  # `buffer verify` found damage
     UNAVAILABLE = 69  # no agent answers, or there is no buffer to read
     CANNOT_CREATE = 73  # data_dir or a file in it cannot be created, read or written
     BUSY = 75  # another agent owns this data_dir

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge_agent.cli import Globals, Unavailable
-from edge_agent.control import AgentNotRunning, ControlError, ask
+from edge_agent.control import AgentNotRunning, AgentRefused, ControlError, ask
 from edge_agent.errors import ConfigError, Problem, StorageError
 from edge_agent.i18n import _
 
 if TYPE_CHECKING:
     from edge_agent.buffer import Archive
+
+VERB_TIMEOUT_S = 130.0  # a little more than the agent gives a verb
 
 DataDir = Annotated[
     Path | None,
@@ -48,6 +50,23 @@ def ask_agent(data_dir: Path, verb: str) -> dict[str, Any] | None:
         return ask(data_dir, verb)
     except AgentNotRunning:
         return None
+    except ControlError as error:
+        raise Unavailable(str(error.args[0]), hint=error.hint) from error
+
+
+def must_ask_agent(ctx: typer.Context, data_dir: Path, verb: str, **arguments: Any) -> dict[str, Any]:
+    """The running agent's answer to a verb that only it can do; AgentRefused passes through.
+
+    Raises Unavailable, saying how to start it, when it does not run.
+    """
+    try:
+        return ask(data_dir, verb, timeout_s=VERB_TIMEOUT_S, **arguments)
+    except AgentNotRunning as error:
+        hint = f"start it: systemctl start edge-agent, or edge-agent --config {Globals.of(ctx).config} run"
+        what = f"no agent is running on {data_dir}; only the running agent can do this"
+        raise Unavailable(what, hint=hint) from error
+    except AgentRefused:
+        raise
     except ControlError as error:
         raise Unavailable(str(error.args[0]), hint=error.hint) from error
 

@@ -100,7 +100,7 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             hint = "see that the receiver runs and is subscribed; nothing is lost meanwhile"
             yield f"route {name}", "the broker takes the records, but the receiver does not confirm them", hint
         if dead := route.get("dead"):
-            hint = "they were refused; see the agent's log for the reasons"
+            hint = f"see why: edge-agent deadletter list {name}"
             if route.get("state") == "connected" and route.get("last_error"):
                 yield f"route {name}", f"{dead} dead letters; {route['last_error']}", str(route.get("hint") or hint)
             else:

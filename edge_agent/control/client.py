@@ -21,6 +21,10 @@ class ControlError(EdgeAgentError):
     """The agent could not be asked, or refused."""
 
 
+class AgentRefused(ControlError):
+    """The agent answered, and will not do it."""
+
+
 class AgentNotRunning(ControlError):
     """Nobody listens on the control socket of this data_dir."""
 
@@ -72,7 +76,7 @@ def _answer(line: bytes) -> dict[str, Any]:
     try:
         reply = orjson.loads(line)
         if "error" in reply:
-            raise ControlError(reply["error"], hint=reply.get("hint", ""))
+            raise AgentRefused(reply["error"], hint=reply.get("hint", ""))
         answer: dict[str, Any] = reply["answer"]
     except (ValueError, KeyError, TypeError) as error:
         raise ControlError(

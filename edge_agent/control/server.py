@@ -1,20 +1,24 @@
 """The agent's side of the control socket.
 
-A handler is called on the event loop with the caller and the request; it returns the answer at once. It may raise
-EdgeAgentError to refuse. Anything else it raises is logged and closes that connection only: a fault in `status`
-must not stop the line from being recorded.
+A handler is called on the event loop with the caller and the request; it returns the answer, or an awaitable of it
+for what takes longer. What blocks goes into a thread. It may raise EdgeAgentError to refuse. Anything else it raises
+is logged and closes that connection only: a fault in `status` must not stop the line from being recorded.
+
+Bounds: a request comes and is answered within ``CONNECTION_TIMEOUT_S``, but for the handler's own work, which has
+``HANDLER_TIMEOUT_S``; what is not done by then is cancelled, and the caller is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import pwd
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ log = logging.getLogger(__name__)
 REQUEST_MAX_BYTES = 64 * 1024
 CONNECTIONS_MAX = 16
 CONNECTION_TIMEOUT_S = 5.0
+HANDLER_TIMEOUT_S = 120.0
 _MODE = 0o660
 
 
@@ -49,7 +54,8 @@ class Caller:
             return str(self.uid)
 
 
-Handler = Callable[[Caller, dict[str, Any]], Mapping[str, Any]]
+Answer = Mapping[str, Any]
+Handler = Callable[[Caller, dict[str, Any]], Answer | Awaitable[Answer]]
 
 
 class Control:
@@ -106,32 +112,52 @@ class Control:
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if len(self._connections) > CONNECTIONS_MAX:
+                reply = _error("too many callers at once", "try again in some seconds")
+            else:
+                async with asyncio.timeout(CONNECTION_TIMEOUT_S):
+                    request = await _request(reader)
+                reply = await self._reply(_caller(writer), request)
             async with asyncio.timeout(CONNECTION_TIMEOUT_S):
-                if len(self._connections) > CONNECTIONS_MAX:
-                    reply = _error("too many callers at once", "try again in some seconds")
-                else:
-                    reply = await self._reply(reader, writer)
                 writer.write(orjson.dumps(reply, option=orjson.OPT_NON_STR_KEYS) + b"\n")
                 await writer.drain()
+        except _RequestRejected as error:
+            writer.write(orjson.dumps(_error(str(error))) + b"\n")
         except (TimeoutError, ConnectionError):
             pass  # a caller that went away or says nothing; it knows, and nobody else needs to
         finally:
             writer.close()
 
-    async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, Any]:
-        try:
-            line = await reader.readline()
-            request = orjson.loads(line)
-        except ValueError:  # longer than the limit, or no JSON
-            return _error(f"the request must be one line of JSON of at most {REQUEST_MAX_BYTES} bytes")
-        if not isinstance(request, dict) or not isinstance(verb := request.get("verb"), str):
-            return _error('the request must be an object with a "verb"')
+    async def _reply(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        verb = request["verb"]
         if verb not in self._handlers:
             return _error(f"no verb named {verb!r}", f"this agent knows: {', '.join(sorted(self._handlers))}")
         try:
-            return {"answer": self._handlers[verb](_caller(writer), request)}
+            answer = self._handlers[verb](caller, request)
+            if inspect.isawaitable(answer):
+                async with asyncio.timeout(HANDLER_TIMEOUT_S):
+                    answer = await answer
+            return {"answer": answer}
+        except TimeoutError:
+            hint = "see what became of it: edge-agent route list"
+            return _error(f"{verb} was not done within {HANDLER_TIMEOUT_S:.0f} s", hint)
         except EdgeAgentError as error:
             return _error(str(error.args[0]), error.hint)
+
+
+class _RequestRejected(EdgeAgentError):
+    """This is no request."""
+
+
+async def _request(reader: asyncio.StreamReader) -> dict[str, Any]:
+    try:
+        request = orjson.loads(await reader.readline())
+    except ValueError as error:  # longer than the limit, or no JSON
+        text = f"the request must be one line of JSON of at most {REQUEST_MAX_BYTES} bytes"
+        raise _RequestRejected(text) from error
+    if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
+        raise _RequestRejected('the request must be an object with a "verb"')
+    return request
 
 
 def _error(message: str, hint: str = "") -> dict[str, Any]:

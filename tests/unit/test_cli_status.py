@@ -40,7 +40,7 @@ def test_dead_letters_say_why_the_last_one_was_refused() -> None:
     assert trouble["what"] == "3 dead letters; a/b: not authorized"
     assert trouble["hint"] == "allow a/b"
     (trouble,) = facts("idle", {}, dead=3)["troubles"]
-    assert trouble["what"] == "3 dead letters" and "log" in trouble["hint"]
+    assert trouble["what"] == "3 dead letters" and "deadletter list mes" in trouble["hint"]
 
 
 def test_chinese_lists_have_chinese_commas() -> None:

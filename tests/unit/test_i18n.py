@@ -52,7 +52,7 @@ _TEXT_CALLS = {"add", "_report", "_stop", "refuse", "_error", "report", "note"}
 STATES = (
     "running", "stopping", "stopped", "connected", "connecting", "faulted", "isolated",  # agent, devices
     "open", "interrupted", "closed",  # cycles
-    "starting", "waiting", "refused", "delivered", "handed over",  # routes
+    "starting", "waiting", "refused", "detached", "delivered", "handed over",  # routes
     "cycles", "scans", "rescans", "bounces", "no_read", "garbage", "unmatched", "doubles", "resumed", "empty",  # counts
     "unknown", "idle", "reading", "committing", "acknowledged",  # handshake
     "handshake", "edge", "next_scan", "timeout", "interrupted",  # what closed a cycle
