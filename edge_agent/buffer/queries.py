@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -84,10 +85,10 @@ class Reader:
     def close(self) -> None:
         self._connection.close()
 
-    def dead(self, lane: Lane) -> dict[int, str]:
-        """Dead letters that the lane's cursor has not passed yet: n → reason, as an earlier run left them."""
+    def dead(self, lane: Lane, after_n: int) -> dict[int, str]:
+        """The lane's dead letters above ``after_n``, as an earlier run left them: n → reason."""
         sql = "SELECT n, reason FROM dead_letter WHERE lane = ? AND n > ?"
-        return dict(self._connection.execute(sql, (lane.id, lane.n)))
+        return dict(self._connection.execute(sql, (lane.id, after_n)))
 
     def rows(self, lane: Lane, after_seq: int, max_seq: int, max_rows: int, max_bytes: int) -> list[Row]:
         """Rows of ``lane`` with ``after_seq < seq <= max_seq`` that pass its filter, oldest first.
@@ -182,6 +183,18 @@ def _named(rows: list[tuple[Any, ...]], names: Mapping[int, str]) -> list[Row]:
     ]
 
 
+class Former(Protocol):
+    """The registry of a file that is being salvaged."""
+
+    def unit(self, kind: str, value: str) -> str | None:
+        """The unit that carried this identifier."""
+        ...
+
+    def cycles(self, unit: str) -> dict[str, tuple[str, int]]:
+        """cycle → (step, attempt)."""
+        ...
+
+
 class Registry:
     """The binder's questions about units, answered from the registry and from facts that are not committed yet.
 
@@ -191,6 +204,7 @@ class Registry:
 
     def __init__(self, path: Path) -> None:
         self._connection = connect(path)
+        self.former: Callable[[], Former | None] = lambda: None  # a damaged file's, until it is taken over
         self._units: dict[tuple[str, str], tuple[int, str | None]] = {}  # (kind, value) -> (seq, unit or removed)
         self._bound: dict[str, list[tuple[int, str, int]]] = {}  # unit -> (seq, step, attempt) of new cycles
         self._steps: dict[str, tuple[int, str, int]] = {}  # cycle -> the same, until its binding names a unit
@@ -198,21 +212,39 @@ class Registry:
     def close(self) -> None:
         self._connection.close()
 
+    def _find(self, kind: str, value: str) -> str | None:
+        """The unit by the registry; while that is being salvaged, by the damaged file's where it knows nothing."""
+        sql = (
+            "SELECT unit, removed_seq FROM identifier WHERE kind = ? AND value = ?"
+            " ORDER BY removed_seq IS NOT NULL, seq DESC LIMIT 1"
+        )
+        row = self._connection.execute(sql, (kind, value)).fetchone()
+        former = self.former()
+        if row is None and former is not None:
+            return former.unit(kind, value)
+        return row[0] if row is not None and row[1] is None else None
+
+    def _attempts(self, unit: str) -> dict[str, int]:
+        former = self.former()
+        if former is None:
+            sql = "SELECT step, max(count(*), max(coalesce(attempt, 1))) FROM cycle WHERE unit = ? GROUP BY step"
+            return dict(self._connection.execute(sql, (unit,)))
+        sql = "SELECT cycle, step, coalesce(attempt, 1) FROM cycle WHERE unit = ?"
+        rows = self._connection.execute(sql, (unit,))
+        cycles = former.cycles(unit) | {cycle: (step, attempt) for cycle, step, attempt in rows}
+        counts = Counter(step for step, _ in cycles.values())
+        highest = dict(sorted(cycles.values()))
+        return {step: max(number, highest[step]) for step, number in counts.items()}
+
     def unit(self, kind: str, value: str) -> KnownUnit | None:
         """The unit that carries this identifier now, with its highest attempt number by step."""
         if (kind, value) in self._units:
             unit = self._units[kind, value][1]
         else:
-            sql = (
-                "SELECT unit FROM identifier WHERE kind = ? AND value = ? AND removed_seq IS NULL"
-                " ORDER BY seq DESC LIMIT 1"
-            )
-            row = self._connection.execute(sql, (kind, value)).fetchone()
-            unit = row[0] if row else None
+            unit = self._find(kind, value)
         if unit is None:
             return None
-        sql = "SELECT step, max(count(*), max(coalesce(attempt, 1))) FROM cycle WHERE unit = ? GROUP BY step"
-        attempts = dict(self._connection.execute(sql, (unit,)))
+        attempts = self._attempts(unit)
         for _, step, attempt in self._bound.get(unit, ()):
             attempts[step] = max(attempt, attempts.get(step, 0))
         return KnownUnit(unit, attempts)

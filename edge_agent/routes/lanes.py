@@ -1,152 +1,193 @@
-"""Where a route stands: its lanes, the window on the first of them, and what of it is told to the buffer.
+"""Which lanes a route delivers at once, and in which order their messages go.
 
-Lanes go oldest first; one is finished when all of it is settled, and the last one grows with the running log. What was
-ever sent is remembered over reconnects, so that a confirmation of more than that is known for what it is.
+One lane grows with the running log and is *live*. The other lanes of the log are the *backlog*; replays and retries
+are *asked* for. ``order: live_first`` opens the live lane and the oldest of the backlog, ``strict`` the oldest of the
+log's lanes only; up to ``ASKED_OPEN`` asked lanes go beside either. What is live is sent first, then the others, the
+oldest first.
+
+Bounds: the windows of all open lanes share ``WINDOW_BYTES``; beside others the live one has a quarter of it, and the
+others share the rest evenly. An empty window may always take one batch, so nobody waits for ever. A growing lane with
+a backlog is cut (``to_cut``) while the route has less than ``LANES_MAX`` unfinished lanes of the log.
+
+This is also where the tasks of a route meet: ``changed`` is set when a window moved, ``in_line`` counts the messages
+that are to be sent, ``to_tend`` is set when other lanes may have to be opened.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from edge_agent.logs import Log
 from edge_agent.routes.confirmation import BadConfirmation, Confirmation
-from edge_agent.routes.message import Batch, Message, tombstone
-from edge_agent.routes.window import Window
+from edge_agent.routes.delivery import Delivery
+from edge_agent.routes.message import Batch, Message
+from edge_agent.routes.suspicion import Condemned
 
 if TYPE_CHECKING:
     from edge_agent.buffer import Buffer, Lane
 
-REASONS = 20  # of dead letters that the log tells, each once; a receiver may make up any number
-
-log = Log(__name__)
+WINDOW_BYTES = 8 * 2**20
+LIVE_BYTES = WINDOW_BYTES // 4
+LANES_MAX = 8
+ASKED_OPEN = 4
+_KNOWN = 1000  # streams of finished lanes, whose late confirmations are no lies
 
 
 class Lanes:
-    """The progress of one route. Lives on the event loop and never waits."""
+    """The deliveries of one route. Lives on the event loop."""
 
-    def __init__(self, route: str, agent: str, buffer: Buffer) -> None:
-        self.window = Window(0, 0, 0)
-        self.dead: dict[int, str] = {}  # n → reason: above the lane's progress, and dead letters already
-        self._route, self._agent, self._buffer = route, agent, buffer
-        self._lanes: deque[Lane] = deque()
-        self._sent_n: dict[str, int] = {}  # by stream, of this run: the highest n ever given to the sink
-        self._reported = (0, 0)
-        self._told: set[str] = set()  # reasons, their numbers left out
+    def __init__(self, route: str, agent: str, buffer: Buffer, *, strict: bool = False) -> None:
+        self.all: list[Delivery] = []  # not finished, the oldest first; the growing one is the last of the log's
+        self.changed = asyncio.Event()
+        self.to_tend = asyncio.Event()
+        self.in_line = asyncio.Semaphore(0)
+        self._cut = False  # the growing lane may have a backlog
+        self._route, self._agent, self._buffer, self._strict = route, agent, buffer, strict
+        self._known: deque[str] = deque(maxlen=_KNOWN)
+        self._taken: deque[int] = deque(maxlen=_KNOWN)  # ids, since a lane may be both begun with and offered
+        self._told: set[str] = set()
+        self._condemned = Condemned()
 
-    def begin(self, lanes: Sequence[Lane]) -> None:
-        """Take over what the buffer says is unfinished, oldest first; never empty."""
-        self._lanes.extend(lanes)
-        self._enter()
+    def add(self, lanes: Iterable[Lane]) -> None:
+        """Take lanes over that the buffer says are unfinished."""
+        for lane in lanes:
+            if lane.id not in self._taken:
+                self._taken.append(lane.id)
+                self.all.append(Delivery(lane, self._buffer, self._told, self._condemned))
+        self.all.sort(key=lambda delivery: (delivery.lane.from_seq, delivery.lane.id))
 
-    def __bool__(self) -> bool:
-        return bool(self._lanes)
+    def cut(self, live: Delivery, new: Lane) -> None:
+        """``new`` grows from now on; what ``live`` has left is backlog."""
+        live.cut(new.from_seq - 1)
+        self.add([new])
+        self.changed.set()
+
+    def finish(self, delivery: Delivery) -> None:
+        """All of it is settled, and it grows no more."""
+        self.all.remove(delivery)
+        self._known.append(delivery.lane.stream)
+        self.tend()
+
+    # --- where tasks meet --------------------------------------------------------------------------------------
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that a change of the windows may bring about."""
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()
+
+    def tend(self, *, cut: bool = False) -> None:
+        """Have it looked at which lanes are to be open; with ``cut``, whether the growing one has a backlog."""
+        self._cut = self._cut or cut
+        self.to_tend.set()
+
+    def tended(self) -> bool:
+        """It is looked at now. True if somebody wanted a cut."""
+        self.to_tend.clear()
+        cut, self._cut = self._cut, False
+        return cut
+
+    def take(self, delivery: Delivery, batch: Batch) -> None:
+        """Put what was read into its window, and in the line."""
+        delivery.take(batch)
+        for message in batch.messages:
+            self.put(delivery, message)
+
+    def put(self, delivery: Delivery, message: Message) -> None:
+        """It is to be sent, once or again."""
+        delivery.put(message)
+        self.in_line.release()
+
+    # --- which, and in which order -----------------------------------------------------------------------------
 
     @property
-    def lane(self) -> Lane:
-        """The one being delivered."""
-        return self._lanes[0]
+    def open(self) -> list[Delivery]:
+        """What is being delivered, in the order of sending."""
+        return sorted((each for each in self.all if each.open), key=lambda each: not each.grows)
+
+    def wanted(self) -> list[Delivery]:
+        """What should be open, in the order of sending."""
+        log = [each for each in self.all if each.lane.purpose == "log"]
+        if not self._strict:
+            log = [*(each for each in log if each.grows), *[each for each in log if not each.grows][:1]]
+        asked = sorted((each for each in self.all if each.lane.purpose != "log"), key=lambda each: each.lane.id)
+        return log[:1] + asked[:ASKED_OPEN] if self._strict else log + asked[:ASKED_OPEN]
+
+    def to_cut(self) -> Delivery | None:
+        """The growing lane, if what it has pending may become a lane of its own."""
+        log = [each for each in self.all if each.lane.purpose == "log"]
+        if self._strict or len(log) >= LANES_MAX:
+            return None
+        return next((each for each in log if each.grows), None)
 
     @property
-    def end(self) -> int:
-        """The last seq that the lane has so far."""
-        to_seq = self.lane.to_seq
-        return self._buffer.durable_seq if to_seq is None else to_seq
+    def asked(self) -> list[str]:
+        """The requests of the unfinished lanes that a receiver asked for."""
+        return [each.lane.request for each in self.all if each.lane.request is not None]
+
+    def next(self) -> tuple[Delivery, Message] | None:
+        """What is to be sent next; it is taken out of the line."""
+        for delivery in self.open:
+            message = delivery.next()
+            if message is not None:
+                return delivery, message
+        return None
+
+    def has_room(self, delivery: Delivery) -> bool:
+        """Whether one more batch of it may be read."""
+        mine = delivery.window.bytes
+        if mine == 0:
+            return True
+        others = [each for each in self.all if each.open and each is not delivery]
+        share = WINDOW_BYTES
+        if others and delivery.grows:
+            share = LIVE_BYTES
+        elif others:
+            beside_live = any(each.grows for each in others)
+            share = (WINDOW_BYTES - LIVE_BYTES) // len(others) if beside_live else WINDOW_BYTES // (len(others) + 1)
+        return mine < share and mine + sum(each.window.bytes for each in others) < WINDOW_BYTES
+
+    # --- progress ----------------------------------------------------------------------------------------------
+
+    @property
+    def outstanding(self) -> int:
+        """Bytes that are read and not settled."""
+        return sum(each.window.bytes for each in self.all if each.open)
 
     @property
     def all_settled(self) -> bool:
         """True when nothing that is durable is left to deliver."""
-        return len(self._lanes) == 1 and self.window.progress()[0] >= self._buffer.durable_seq
+        return bool(self.all) and all(each.settled for each in self.all)
+
+    @property
+    def careful(self) -> bool:
+        """One of them is suspected to hold a record that ends connections: messages go one at a time."""
+        return any(each.suspicion.careful for each in self.all)
 
     def restart(self) -> None:
         """Read again from the last progress, with the numbers it had: a new connection begins so."""
-        self.window = Window(*self._reported, self._sent_n[self.lane.stream])
-
-    def advance(self) -> None:
-        """The lane is finished; go on with the next."""
-        self._lanes.popleft()
-        self._enter()
-
-    def take(self, batch: Batch) -> None:
-        """Put what was read into the window."""
-        for item in batch.too_large:
-            reason = f"{item.size} bytes: larger than a message may be"
-            self._buffer.dead_letter(self.lane, item.n, item.seq, reason)
-            self._warn(item.n, reason)
-        self.window.add(batch)
-
-    def sending(self, message: Message) -> None:
-        """The sink gets it now."""
-        self.window.sending(message)
-        self._sent_n[self.lane.stream] = self.window.sent_n
-
-    def bury(self, message: Message, reason: str) -> Message:
-        """Make the message's records dead letters; returns the tombstone that takes its place."""
-        numbers = message.numbers()
-        for n in numbers:
-            self._dead_letter(n, reason)
-        self._warn(message.n, reason, source=message.source, kind=message.kind, records=len(numbers))
-        stone = tombstone([(n, 1, reason) for n in numbers])
-        self.window.replace(message, stone)
-        return stone
-
-    def refused(self, message: Message, refused: Mapping[int, str]) -> None:
-        """These of a message's records are dead letters; the sink has the others, and knows that these will not come."""
-        if self.window.holds(message):
-            for n, reason in refused.items():
-                self._dead_letter(n, reason)
-                self._warn(n, reason, source=message.source, kind=message.kind)
+        for delivery in self.all:
+            delivery.suspend()
+        self.in_line = asyncio.Semaphore(0)
+        self._cut = True
 
     def confirmed(self, said: Confirmation) -> bool:
         """Move by what the receiver said; False if it concerns something else. Raises BadConfirmation."""
-        lane, window = self.lane, self.window
         parts = said.stream.split(".")
         if len(parts) == 3 and parts[1] != self._route and said.agent == self._agent:
             return False  # another route's: routes of one agent share the topic
-        if said.agent != self._agent or said.stream not in self._sent_n:
+        delivery = next((each for each in self.all if each.lane.stream == said.stream), None)
+        if said.agent == self._agent and delivery is not None:
+            delivery.confirm(said)
+            return True
+        if said.agent != self._agent or said.stream not in self._known:
             raise BadConfirmation(f"stream {said.stream!r} of {said.agent!r} is not ours")
-        if said.stream != lane.stream:
-            return False  # a lane that is finished: late, and harmless
-        # A lane of an earlier run may have been sent further than this run has; it cannot hold more than its seqs.
-        highest = window.sent_n if lane.to_seq is None else lane.n + lane.to_seq - lane.seq
-        if said.upto > highest:
-            raise BadConfirmation(f"upto {said.upto} was never sent")
-        for n, reason in said.nack.items():
-            if window.upto < n <= window.sent_n and n not in self.dead:
-                self._dead_letter(n, f"receiver: {reason}")
-                self._warn(n, reason)
-        window.confirm(said.upto)
-        return True
+        return False  # a lane that is finished: late, and harmless
 
     def report(self) -> None:
-        """Tell the buffer how far the lane is, if it moved."""
-        progress = self.window.progress()
-        if progress == self._reported:
-            return
-        self._reported = progress
-        self._buffer.progress(self.lane, *progress)
-        for n in [n for n in self.dead if n <= progress[1]]:
-            del self.dead[n]
-
-    def _enter(self) -> None:
-        lane = self.lane
-        self._reported = (lane.seq, lane.n)
-        self._sent_n[lane.stream] = lane.n
-        self.dead = {}
-        self.window = Window(lane.seq, lane.n, lane.n)
-
-    def _dead_letter(self, n: int, reason: str) -> None:
-        seq = self.window.seq_of(n)
-        if seq is not None:
-            self.dead[n] = reason
-            self._buffer.dead_letter(self.lane, n, seq, reason)
-
-    def _warn(self, n: int, reason: str, **fields: object) -> None:
-        """Tell the first of each reason; a denied topic refuses ten messages a second, and status has their count."""
-        key, tell = re.sub(r"\d+", "#", reason[:200]), log.debug
-        if key not in self._told and len(self._told) < REASONS:
-            self._told.add(key)
-            tell = log.warning
-        tell("dead letter", route=self._route, stream=self.lane.stream, n=n, reason=reason, **fields)
+        """Tell the buffer how far each lane is, if it moved."""
+        for delivery in self.all:
+            if delivery.open:
+                delivery.report()

@@ -70,6 +70,8 @@ class Stream:
     log: str
     boot: str
     confirm: str
+    replayed: bool = False  # history: of a lane that no longer grows, or repeats something
+    replay: str | None = None  # the id of the request that it answers
 
 
 @dataclass(slots=True, eq=False)
@@ -87,21 +89,23 @@ class Message:
 
     def payload(self, stream: Stream, after: int) -> bytes:
         """The whole message as JSON."""
-        head = orjson.dumps(
-            {
-                "v": 1,
-                "agent": stream.agent,
-                "stream": stream.name,
-                "log": stream.log,
-                "boot": stream.boot,
-                "source": self.source,
-                "kind": self.kind,
-                "n": self.n,
-                "after": after,
-                "confirm": stream.confirm,
-            }
-        )
-        return b"".join((head[:-1], b',"records":[', self.records, b"]}"))
+        said: dict[str, object] = {
+            "v": 1,
+            "agent": stream.agent,
+            "stream": stream.name,
+            "log": stream.log,
+            "boot": stream.boot,
+            "source": self.source,
+            "kind": self.kind,
+            "n": self.n,
+            "after": after,
+            "confirm": stream.confirm,
+        }
+        if stream.replayed:
+            said["replayed"] = True
+        if stream.replay is not None:
+            said["replay"] = stream.replay
+        return b"".join((orjson.dumps(said)[:-1], b',"records":[', self.records, b"]}"))
 
     def numbers(self) -> list[int]:
         """The n of each record. Parses the message: for refusals and the like, not for the hot path."""

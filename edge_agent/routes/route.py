@@ -1,19 +1,19 @@
 """One route: the loop that owns retry, progress and dead letters. A sink only hands over what it is given.
 
-Four kinds of tasks live while a connection lives, and end with it::
+Some kinds of tasks live while a connection lives, and end with it::
 
-    fill     reads the lane through the buffer's Reader (in the route's own thread) into the window
-    send     Limits.in_flight of them: queue → Sink.send; and one that waits for the end of the connection
-    hear     confirmations → window → Buffer.progress
-    resend   what stays unconfirmed for confirm_timeout goes into the queue again, with the same n
+    tend     opens the lanes that are to be delivered (``lanes`` says which), and cuts a live one with a backlog
+    fill     one an open lane: reads it through the buffer's Reader into its window (``filling``)
+    send     Limits.in_flight of them: the next message of all windows → Sink.send; one waits for the connection's end
+    hear     confirmations → window → Buffer.progress; ``answer`` makes lanes of what a receiver asks for (``hearing``)
+    resend   what stays unconfirmed for confirm_timeout goes into the line again, with the same n
 
-A connection that ends takes its window with it; the next one reads from the last progress again, so a reconnect and a
-restart are the same thing, and records keep their n. While a receiver is silent (nothing heard for confirm_timeout)
-only the oldest message is sent again, to ask; the rest follows when it answers.
+A connection that ends takes its windows with it; the next one reads from the last progress again, so a reconnect and a
+restart are the same thing, and records keep their n.
 
-Bounds: ``WINDOW_BYTES`` of records between progress and the last read, plus one batch; ``Limits.in_flight`` messages
-handed over but not acknowledged; back-off between 0 and ``BACKOFF_MAX_S`` with full jitter, so that a hundred lines do
-not come back in the same instant. Lanes go oldest first; one is finished when all of it is settled.
+Bounds: ``WINDOW_BYTES`` of records between progress and the last read, plus one batch a lane; ``Limits.in_flight``
+messages handed over but not acknowledged; ``max_rate``; back-off between 0 and ``BACKOFF_MAX_S`` with full jitter, so
+that a hundred lines do not come back in the same instant.
 """
 
 from __future__ import annotations
@@ -22,47 +22,33 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import BrokerUnavailable, MessageRejected
 from edge_agent.logs import Log, Outage
 from edge_agent.model import Kind
-from edge_agent.routes.confirmation import BadConfirmation, Resume, parse
+from edge_agent.routes.delivery import Delivery
+from edge_agent.routes.filling import Filling
+from edge_agent.routes.hearing import Hearing
 from edge_agent.routes.lanes import Lanes
-from edge_agent.routes.message import (
-    BATCH_BYTES,
-    BATCH_ROWS,
-    TOMBSTONE,
-    AgentIdentity,
-    Batch,
-    Message,
-    Stream,
-    build,
-)
+from edge_agent.routes.message import TOMBSTONE, AgentIdentity, Message, Stream
 from edge_agent.routes.presence import AtBroker, Presence
+from edge_agent.routes.rate import Rate
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, Sink, SinkRefused
-from edge_agent.routes.suspicion import Suspicion
-from edge_agent.routes.window import Window
 
 if TYPE_CHECKING:
-    from edge_agent.buffer import Buffer, Lane, Reader, RouteFilter
+    from edge_agent.buffer import Buffer, RouteFilter
 
-WINDOW_BYTES = 8 * 2**20
-SCAN_SEQS = 200_000  # that one read of the buffer looks at, some 50 ms
-PACE_S = 0.02  # after news, wait this long for more: waking at every commit costs more than it gives
 BACKOFF_S, BACKOFF_MAX_S, BACKOFF_REFUSED_S = 0.2, 10.0, 60.0  # 10 s spreads a plant and is soon back
-CAREFUL_ROWS = 256
 HOPELESS_DRAIN_S = 1.0  # at stop, while nobody takes anything: what is pending is safe where it is
-RESUME_EVERY_S = 2.0  # a receiver that says so more often is not believed
+LANES_SHOWN = 20
 
 _ALWAYS = frozenset({Kind.LOG_OPENED, Kind.CONFIG, Kind.DROP, Kind.CHECKPOINT})
 
 log = Log(__name__)
-T = TypeVar("T")
 
 
 def route_filter(settings: RouteSettings) -> RouteFilter:
@@ -94,25 +80,21 @@ class Route:
         self._buffer = buffer
         self._sink = sink or _sink(name, settings, identity, buffer, at_broker)
         self._by_receiver = bool(self._sink.confirm_topic)
-        self._confirm_timeout_s = settings.confirm_timeout if isinstance(settings, MqttRouteSettings) else float("inf")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"route-{name}")
-        self._reader: Reader | None = None
-        self._lanes = Lanes(name, identity.agent, buffer)
-        self._queue: asyncio.Queue[Message] = asyncio.Queue()
-        self._flying: set[Message] = set()  # two lanes may share an n; given to the sink, which has not answered
-        self._suspicion = Suspicion()
+        self._counts: Counter[str] = Counter()
+        timeout_s = settings.confirm_timeout if isinstance(settings, MqttRouteSettings) else float("inf")
+        self._lanes = Lanes(name, identity.agent, buffer, strict=settings.order == "strict")
+        self._hearing = Hearing(name, identity.agent, self._lanes, buffer, self._sink, timeout_s, self._counts)
+        self._filling = Filling(name, self._lanes, buffer, lambda: self._hearing.silent)
+        self._rate = Rate(settings.max_rate)
+        self._flying: dict[Message, Delivery] = {}  # given to the sink, which has not answered
         self._one_at_a_time = asyncio.Lock()
-        self._changed = asyncio.Event()
         self._draining = asyncio.Event()
         self._drained = asyncio.Event()
-        self._asked_s: float | None = None  # when we first sent something that the receiver has not answered
-        self._resumed_s = float("-inf")
         self._failures = 0
         self._outage = Outage(log, "route", route=name)
         self._state = "starting"
         self._error: BrokerUnavailable | None = None  # while the sink is away
         self._refusal: MessageRejected | None = None  # the last one
-        self._counts: Counter[str] = Counter()
 
     # --- life --------------------------------------------------------------------------------------------------
 
@@ -128,19 +110,17 @@ class Route:
             try:
                 await self._sink.close()
             finally:
-                if self._reader is not None:
-                    self._thread.submit(self._reader.close)
-                self._thread.shutdown(wait=False)
+                self._filling.close()
 
     async def drain(self, timeout_s: float) -> bool:
         """Deliver what is durable now, for at most ``timeout_s``. True if all of it is settled; ends ``run()``."""
-        if self._state != "connected" or self._silent():
+        if self._state != "connected" or self._hearing.silent:
             timeout_s = min(timeout_s, HOPELESS_DRAIN_S)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._buffer.committed(self._buffer.next_seq - 1)
                 self._draining.set()
-                self._changed.set()
+                self._lanes.tend()
                 await self._drained.wait()
         except TimeoutError:
             return False
@@ -150,29 +130,47 @@ class Route:
         """For `edge-agent status`: how it stands and, if it fails, what to type."""
         stats = self._buffer.stats()
         error = self._error or self._refusal
+        first = next(iter(self._lanes.wanted()), None)
         return {
             "state": self._state,
-            "stream": self._lanes.lane.stream if self._lanes else None,
-            "confirmed_n": self._lanes.window.upto,
+            "stream": None if first is None else first.lane.stream,
+            "confirmed_n": 0 if first is None else first.window.upto,
             "pending": stats["pending"].get(self.name, 0),
             "in_flight": len(self._flying),
             "dead": stats["dead_letters"].get(self.name, 0),
             "last_error": None if error is None else str(error.args[0]),
             "hint": "" if error is None else error.hint,
             "confirm": "delivered" if self._by_receiver or self._sink.commits else "handed over",
-            "receiver_silent": self._silent(),
+            "receiver_silent": self._hearing.silent,
             "sent_again": self._counts["sent_again"],
             "refused_confirmations": self._counts["refused_confirmations"],
+            "refused_requests": self._counts["refused_requests"],
             "connections": self._counts["connections"],
+            "order": self._settings.order,
+            "rate": self._rate.now(),
+            "max_rate": self._settings.max_rate,
+            "lanes": self._lane_status(),
             **self._sink.status(),
         }
 
+    def _lane_status(self) -> list[dict[str, Any]]:
+        pending = self._buffer.pending_of(self.name) if self._lanes.all else {}
+        return [
+            {
+                "stream": each.lane.stream,
+                "purpose": each.lane.purpose,
+                "pending": pending.get(each.lane.id, 0),
+                "replayed": each.lane.replayed,
+            }
+            for each in self._lanes.all[:LANES_SHOWN]
+        ]
+
     async def _begin(self) -> None:
         settings = self._settings
+        if settings.was is not None and await self._buffer.rename_route(settings.was, self.name):
+            log.info("route renamed", route=self.name, was=settings.was)
         wanted = (self.name, settings.start, route_filter(settings))
-        lanes = await self._in_thread(partial(self._buffer.lanes, *wanted, max_backlog=settings.max_backlog))
-        self._reader = await self._in_thread(self._buffer.reader)
-        self._lanes.begin(lanes)
+        await self._filling.begin(partial(self._buffer.lanes, *wanted, max_backlog=settings.max_backlog))
 
     async def _connection(self) -> None:
         """One connection from open to its end, and the wait after a failure."""
@@ -182,7 +180,7 @@ class Route:
                 limits = await self._sink.open()
                 self._counts["connections"] += 1
                 self._state = "connected"
-                if not self._suspicion.active:
+                if not any(each.suspicion.active for each in self._lanes.all):
                     self._recovered()  # otherwise only once the peer has taken what it was last offered
                 await self._deliver(limits)
             except* BrokerUnavailable as group:
@@ -192,7 +190,9 @@ class Route:
         finally:
             await self._sink.close()
         error = _first(lost)
-        self._suspicion.connection_ended(min(self._flying, key=lambda message: message.n, default=None))
+        for delivery in self._lanes.all:
+            flying = [message for message, its in self._flying.items() if its is delivery]
+            delivery.suspicion.connection_ended(min(flying, key=lambda message: message.n, default=None))
         self._flying.clear()
         self._error = error
         self._outage.failed(error)
@@ -201,14 +201,14 @@ class Route:
     async def _deliver(self, limits: Limits) -> None:
         """Everything that lives with one connection. Returns when drained."""
         self._lanes.restart()
-        self._queue = asyncio.Queue()
         work: list[Coroutine[Any, Any, None]] = [self._send() for _ in range(limits.in_flight)]
-        work.append(self._sink.ended())
+        work += [self._sink.ended(), self._filling.offered()]
         if self._by_receiver:
-            work += [self._hear(), self._resend()]
+            hearing = self._hearing
+            work += [hearing.hear(self._moved), hearing.answer(), hearing.resend()]
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(each) for each in work]
-            await self._fill(limits)
+            running += await self._filling.tend(tasks, limits, self._draining, self._moved)
             for task in running:
                 task.cancel()
 
@@ -217,7 +217,7 @@ class Route:
         if refused:
             wait_s = BACKOFF_REFUSED_S * random.uniform(0.5, 1)
         else:
-            longest_s = 1.0 if self._suspicion.careful else BACKOFF_MAX_S
+            longest_s = 1.0 if self._lanes.careful else BACKOFF_MAX_S
             wait_s = random.uniform(0, min(longest_s, BACKOFF_S * 2 ** min(self._failures, 10)))
         self._failures += 1
         if self._draining.is_set():
@@ -232,194 +232,85 @@ class Route:
         self._outage.recovered()
         self._error = None
 
-    # --- fill --------------------------------------------------------------------------------------------------
-
-    async def _fill(self, limits: Limits) -> None:
-        """Keep the window filled, lane after lane. Returns when draining and all of it is settled."""
-        while True:
-            lanes, window = self._lanes, self._lanes.window
-            await self._room()
-            if window.read_seq < lanes.end:
-                careful = self._suspicion.careful or self._silent()
-                batch = await self._in_thread(self._read, lanes.lane, window, lanes.end, limits, careful)
-                lanes.take(batch)
-                for message in batch.messages:
-                    self._queue.put_nowait(message)
-                self._moved()
-            elif lanes.lane.to_seq is not None:
-                await self._empty()
-                lanes.advance()
-            elif self._draining.is_set():
-                await self._empty()
-                if lanes.all_settled:
-                    return
-            else:
-                await self._news(window.read_seq)
-
-    def _read(self, lane: Lane, window: Window, end: int, limits: Limits, careful: bool) -> Batch:
-        """In the route's thread. The window's end stands still meanwhile: only ``_fill`` moves it.
-
-        However little passes the filter, one read looks at ``SCAN_SEQS``: a drop has to wait for it.
-        """
-        end = min(end, window.read_seq + SCAN_SEQS)
-        max_rows = CAREFUL_ROWS if careful else BATCH_ROWS
-        assert self._reader is not None
-        rows = self._reader.rows(lane, window.read_seq, end, max_rows, limits.message_bytes if careful else BATCH_BYTES)
-        read_seq = rows[-1].seq if rows else end
-        return build(rows, window.last_n, read_seq, limits.message_bytes, self._suspicion.cap, self._lanes.dead)
-
-    def _moved(self) -> None:
-        """Report progress; wake whoever waits for room or for the end."""
-        self._lanes.report()
-        self._changed.set()
-
-    async def _news(self, seq: int) -> None:
-        """Wait until something after ``seq`` is durable, or draining begins."""
-        waits = [asyncio.ensure_future(wait) for wait in (self._buffer.beyond(seq), self._draining.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if waits[0].done():
-                waits[0].result()  # StorageError, if the writer has failed
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if not self._draining.is_set():
-            await asyncio.sleep(PACE_S)
-
     # --- send --------------------------------------------------------------------------------------------------
 
     async def _send(self) -> None:
         while True:
-            message = await self._queue.get()
-            if self._suspicion.careful:
+            await self._lanes.in_line.acquire()
+            if self._lanes.careful:
                 async with self._one_at_a_time:
-                    await self._hand_over(message)
+                    await self._send_next()
             else:
-                await self._hand_over(message)
+                await self._send_next()
 
-    async def _hand_over(self, message: Message) -> None:
-        if not self._lanes.window.holds(message):
+    async def _send_next(self) -> None:
+        """Choose only when it may go out, so that live records never wait behind what was chosen before them."""
+        await self._rate.allowed()
+        chosen = self._lanes.next()
+        if chosen is None:
             return
-        if message.n == self._suspicion.condemned and message.count == 1:
-            self._suspicion.buried()
-            self._bury(message, MessageRejected("the connection ended each time this record was sent"))
+        delivery, message = chosen
+        if message.n == delivery.suspicion.condemned and message.count == 1:
+            delivery.suspicion.buried()
+            self._bury(delivery, message, MessageRejected("the connection ended each time this record was sent"))
             return
-        self._lanes.sending(message)
-        self._flying.add(message)
+        delivery.sending(message)
+        self._flying[message] = delivery
+        payload = message.payload(self._stream(delivery), delivery.window.upto)
+        self._rate.spend(len(payload))
         try:
-            payload = message.payload(self._stream(), self._lanes.window.upto)
             await self._sink.send(Outgoing(message.source, message.kind, payload))
         except RecordsRejected as refusal:
-            self._flying.discard(message)
+            del self._flying[message]
             self._refusal = refusal
-            self._lanes.refused(message, refusal.refused)
-            self._handed_over(message)
+            delivery.refused(message, refusal.refused)
+            self._handed_over(delivery, message)
         except MessageRejected as refusal:
-            self._flying.discard(message)
-            self._bury(message, refusal)
+            del self._flying[message]
+            self._bury(delivery, message, refusal)
         else:
-            self._flying.discard(message)
-            self._handed_over(message)
+            del self._flying[message]
+            self._handed_over(delivery, message)
 
-    def _handed_over(self, message: Message) -> None:
-        now_s = asyncio.get_running_loop().time()
+    def _handed_over(self, delivery: Delivery, message: Message) -> None:
         message.waiting = False
-        message.sent_s = now_s
-        self._suspicion.handed_over(message)
+        message.sent_s = asyncio.get_running_loop().time()
+        delivery.suspicion.handed_over(message)
         if self._failures:
             self._recovered()
         if not self._by_receiver:
-            self._lanes.window.settle(message)
+            delivery.window.settle(message)
             self._moved()
-        elif self._asked_s is None and self._lanes.window.holds(message):
-            self._asked_s = now_s
+        else:
+            self._hearing.handed_over(delivery, message)
 
-    def _bury(self, message: Message, refusal: MessageRejected) -> None:
+    def _moved(self) -> None:
+        """A window moved: report progress, and wake whoever waits for that."""
+        self._lanes.report()
+        self._lanes.changed.set()
+        if self._draining.is_set():
+            self._lanes.tend()
+
+    def _bury(self, delivery: Delivery, message: Message, refusal: MessageRejected) -> None:
         """Make its records dead letters; a tombstone takes their numbers. A refused tombstone is only asked again.
 
-        Not if they were confirmed meanwhile: then the numbers stand for nothing, or for records of the next lane.
+        Not if they were confirmed meanwhile: then the numbers stand for nothing.
         """
-        if not self._lanes.window.holds(message):
+        if not delivery.window.holds(message):
             return
         self._refusal = refusal
         message.waiting = False
         message.sent_s = asyncio.get_running_loop().time()
         if message.kind != TOMBSTONE:
-            self._queue.put_nowait(self._lanes.bury(message, refusal.reason))
+            self._lanes.put(delivery, delivery.bury(message, refusal.reason))
         elif not self._by_receiver:
-            self._lanes.window.settle(message)
+            delivery.window.settle(message)
             self._moved()
 
-    def _stream(self) -> Stream:
-        lane = self._lanes.lane
-        return Stream(self._identity.agent, lane.stream, lane.log, lane.boot, self._sink.confirm_topic)
-
-    # --- hear, and send again ----------------------------------------------------------------------------------
-
-    async def _hear(self) -> None:
-        while True:
-            payload = await self._sink.confirmed()
-            try:
-                said = parse(payload)
-                if isinstance(said, Resume):
-                    self._resume(said)
-                elif self._lanes.confirmed(said):
-                    self._asked_s = None
-                    self._moved()
-            except BadConfirmation as error:
-                self._counts["refused_confirmations"] += 1
-                log.debug("confirmation refused", route=self.name, error=error)
-
-    def _resume(self, said: Resume) -> None:
-        """The receiver came back: what it has not confirmed may never have reached it."""
-        now_s = asyncio.get_running_loop().time()
-        if said.agent != self._identity.agent or now_s - self._resumed_s < RESUME_EVERY_S:
-            return
-        self._resumed_s = now_s
-        self._asked_s = None
-        self._send_again(self._handed_over_before(now_s))
-
-    async def _resend(self) -> None:
-        timeout_s = self._confirm_timeout_s
-        while True:
-            await asyncio.sleep(min(1.0, timeout_s / 4))
-            overdue = self._handed_over_before(asyncio.get_running_loop().time() - timeout_s)
-            self._send_again(overdue[:1] if self._silent() else overdue)
-
-    def _handed_over_before(self, time_s: float) -> list[Message]:
-        """What the broker has had since then, and the receiver has not confirmed."""
-        return [
-            message
-            for message in self._lanes.window
-            if not message.waiting and message.sent_s is not None and message.sent_s <= time_s
-        ]
-
-    def _send_again(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            message.waiting = True
-            self._counts["sent_again"] += 1
-            self._queue.put_nowait(message)
-        self._changed.set()
-
-    def _silent(self) -> bool:
-        if self._asked_s is None:
-            return False
-        return asyncio.get_running_loop().time() - self._asked_s > self._confirm_timeout_s
-
-    # --- waiting -----------------------------------------------------------------------------------------------
-
-    async def _room(self) -> None:
-        while self._lanes.window.bytes >= (1 if self._silent() else WINDOW_BYTES):
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def _empty(self) -> None:
-        while len(self._lanes.window):
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+    def _stream(self, delivery: Delivery) -> Stream:
+        lane, agent = delivery.lane, self._identity.agent
+        topic = self._sink.confirm_topic
+        return Stream(agent, lane.stream, lane.log, lane.boot, topic, lane.replayed, lane.request)
 
 
 def _sink(

@@ -87,6 +87,13 @@ class RouteSettings(Settings):
     max_backlog: Size | None = Field(
         default=None, ge=2**20, description="oldest unsent beyond this are dropped, recorded; at least 1 MiB"
     )
+    order: Literal["live_first", "strict"] = Field(
+        default="live_first", description="live_first: new records go beside a backlog; strict: after it"
+    )
+    max_rate: Size | None = Field(
+        default=None, ge=1024, description="bytes a second that the route sends at most; live records first"
+    )
+    was: str | None = Field(default=None, description="the route's former name: it goes on where that one stood")
 
     @property
     def destination(self) -> str:

@@ -1,12 +1,16 @@
 """Which record breaks the connection, when one does: found by halving, never by guessing.
 
 A broker (or something between) that dies of one message would die of it for ever, and the line behind it would wait.
-So the oldest message that was not acknowledged when a connection ended is remembered. After ``DEATHS`` ends in a row
-with the same one, messages go out one at a time and of half the size, then half again; when a single record has ended
-the connection ``CERTAIN`` times by itself, it is condemned: the route makes it a dead letter, and the rest goes on.
+So the oldest message of a lane that was not acknowledged when a connection ended is remembered. After ``DEATHS`` ends
+in a row with the same one, messages go out one at a time and of half the size, then half again; when a single record
+has ended the connection ``CERTAIN`` times by itself, it is condemned: the route makes it a dead letter, and the rest
+goes on.
+
+Several lanes may share a connection, and each suspects its own: as long as one does, all of them together send one
+message at a time, so that the innocent ones pass and are forgiven.
 
 A broker that dies of everything must not cost us everything: after ``ROW`` condemned records with nothing
-acknowledged between them, nobody is condemned any more.
+acknowledged between them, in whatever lanes, nobody is condemned any more.
 """
 
 from __future__ import annotations
@@ -19,17 +23,24 @@ ROW = 3
 _NO_CAP = 2**31
 
 
-class Suspicion:
-    """The memory of one route over its connections."""
+class Condemned:
+    """What the lanes of a route share: how many were condemned with nothing acknowledged between them."""
 
     def __init__(self) -> None:
+        self.in_a_row = 0
+
+
+class Suspicion:
+    """The memory of one lane over the connections of its route."""
+
+    def __init__(self, shared: Condemned | None = None) -> None:
+        self._shared = shared or Condemned()
         self.cap = _NO_CAP  # records a message may hold for now
         self.condemned: int | None = None  # an n that is to become a dead letter
         self._key = ("", "")
         self._first_n = self._last_n = 0
         self._deaths = 0
         self._alone_n = self._alone = 0
-        self._row = 0
 
     @property
     def active(self) -> bool:
@@ -58,13 +69,13 @@ class Suspicion:
             return
         self._alone = self._alone + 1 if oldest.n == self._alone_n else 1
         self._alone_n = oldest.n
-        if self._alone >= CERTAIN and self._row < ROW:
+        if self._alone >= CERTAIN and self._shared.in_a_row < ROW:
             self.condemned = oldest.n
-            self._row += 1
+            self._shared.in_a_row += 1
 
     def handed_over(self, message: Message) -> None:
         """The peer took this one."""
-        self._row = 0
+        self._shared.in_a_row = 0
         if (message.source, message.kind) == self._key and message.last_n >= self._last_n:
             self._clear()
 

@@ -142,7 +142,7 @@ def test_a_restart_sends_what_was_not_confirmed_with_the_numbers_it_had(tmp_path
                 await until(lambda: route.status()["pending"] <= 61)  # progress is durable
             before = {record["seq"]: record["n"] for record in watcher.records()}
             watcher.messages.clear()
-            async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
+            async with buffer(tmp_path) as store, running(store, settings(broker.url, order="strict")) as route:
                 await until(lambda: len({record["n"] for record in watcher.records()}) >= 60)
                 again = {record["seq"]: record["n"] for record in watcher.records()}
                 assert again == {seq: n for seq, n in before.items() if n > 40}
@@ -358,22 +358,24 @@ def test_a_refusal_that_comes_after_the_confirmation_touches_no_other_record(tmp
         async with buffer(tmp_path) as store:
             route = Route("mes", settings("mqtt://127.0.0.1:1"), IDENTITY, store)
             (lane,) = store.lanes("mes", "oldest", route_filter(settings("mqtt://127.0.0.1:1")))
-            route._lanes.begin([lane])
+            route._lanes.add([lane])
+            (delivery,) = route._lanes.all
+            delivery.begin({})
             confirmed, other = (Message("gate", "scan", n, n, 1, b'{"n":%d}' % n) for n in (1, 2))
-            window = route._lanes.window
+            window = delivery.window
             for message in (confirmed, other):
                 window.add(Batch([message.n], [message.n], [message], [], message.n, message.n))
                 window.sending(message)
             window.confirm(1)
-            route._bury(confirmed, MessageRejected("denied by now"))
-            assert route._lanes.dead == {} and route._queue.empty()
+            route._bury(delivery, confirmed, MessageRejected("denied by now"))
+            assert delivery.dead == {} and route._lanes.next() is None
         assert dead_letters(tmp_path) == []
 
     asyncio.run(scenario())
 
 
 def test_one_read_looks_at_a_bounded_part_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_agent.routes.route.SCAN_SEQS", 7)
+    monkeypatch.setattr("edge_agent.routes.filling.SCAN_SEQS", 7)
 
     async def scenario() -> None:
         with Mosquitto(tmp_path) as broker, Watcher(broker.url) as watcher:
