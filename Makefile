@@ -22,9 +22,10 @@ bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes,
 	@.ci/need mosquitto
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py
 
-fault: .venv/.stamp-dev  ## kill the agent fifty times under load and count what is missing
+FAULT = $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(KEEP),--keep $(KEEP))
+fault: .venv/.stamp-dev  ## some minutes of named faults, counting what is missing (ONLY=a,b SEED=n KILLS=n KEEP=dir)
 	@.ci/need mosquitto
-	@$(BIN)/python tests/fault/run.py
+	@$(BIN)/python tests/fault/run.py $(FAULT)
 
 lint: .venv/.stamp-dev  ## style, types, who imports whom
 	@.ci/need shellcheck

@@ -21,6 +21,7 @@ HERE, THERE = "10.231.1.1", "10.231.2.1"
 _CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+_entered = False
 
 
 def die_with_parent() -> None:
@@ -32,8 +33,13 @@ def permitted() -> bool:
     """Whether network namespaces can be made here."""
     if os.getuid() != 0 or not all(shutil.which(name) for name in ("unshare", "nsenter", "ip")):
         return False
-    tried = subprocess.run(["unshare", "--net", "ip", "link", "add", "a", "type", "veth"], capture_output=True)
+    tried = subprocess.run(["unshare", "--net", "ip", "link", "add", "type", "veth"], capture_output=True)
     return tried.returncode == 0
+
+
+def entered() -> bool:
+    """Whether this process went into a namespace of its own."""
+    return _entered
 
 
 def enter() -> None:
@@ -41,6 +47,8 @@ def enter() -> None:
     if _libc.unshare(_CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     _ip("", "link", "set", "lo", "up")
+    global _entered
+    _entered = True
 
 
 class Cable:
