@@ -66,6 +66,14 @@ class Files:
         """Bytes of the database with its write-ahead log."""
         return sum(_size(path) for path in (self.db, self.wal))
 
+    def wal_size(self) -> int:
+        """Bytes of the write-ahead log."""
+        return _size(self.wal)
+
+    def ballast_size(self) -> int:
+        """Bytes that are given up when the disk is full."""
+        return _size(self.ballast)
+
     def free(self) -> int:
         """Bytes of the disk that are left for us."""
         info = os.statvfs(self.data_dir)

@@ -8,6 +8,7 @@ the writer's thread, inside its transaction.
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 
 from edge_agent import clock
@@ -15,6 +16,9 @@ from edge_agent.buffer import lanes
 from edge_agent.model import Kind
 
 DEAD_LETTER_NS = 30 * 86400 * 10**9  # refused records stay for a retry this long
+
+ROW_BYTES = 60  # what a record takes on disk beside its body
+SHORT = 10_000  # windows of a longer span are looked for one by one
 
 Range = tuple[int, int]
 """An inclusive range of seq."""
@@ -53,22 +57,27 @@ def extend_gap(db: sqlite3.Connection, first: int, last: int, digest: bytes, rea
         db.execute("INSERT INTO gap VALUES (?, ?, ?, ?)", (first, last, digest, reason))
 
 
-def floor(db: sqlite3.Connection, *, attached_only: bool) -> int:
-    """The seq up to which every route is done. A hole counts as done."""
+def floor(db: sqlite3.Connection, *, first_time: bool = False) -> int:
+    """The seq up to which every lane is done; a hole counts as done.
+
+    ``first_time``: only lanes of attached routes that deliver their records for the first time. What a detached route
+    or a replay still wants lies below that.
+    """
     (head,) = db.execute("SELECT max(seq) FROM record").fetchone()
     lowest = (head or 1) - 1  # the last record stays: the next log continues from its hash
-    sql = f"SELECT l.id, l.seq FROM lane l JOIN route r ON r.name = l.route WHERE {lanes.UNFINISHED}"
-    for lane, seq in db.execute(sql + (" AND r.attached" if attached_only else "")).fetchall():
+    sql = f"SELECT l.id, l.seq FROM lane l LEFT JOIN route r ON r.name = l.route WHERE {lanes.UNFINISHED}"
+    for lane, seq in db.execute(sql + (" AND r.attached AND l.purpose = 'log'" if first_time else "")).fetchall():
         lowest = min(lowest, done(db, lane, seq))
     return int(lowest)
 
 
 def done(db: sqlite3.Connection, lane: int, seq: int) -> int:
     """Where a lane really stands: its cursor, moved over the holes that follow it."""
-    for first, last in db.execute("SELECT first_seq, last_seq FROM hole WHERE lane = ? ORDER BY last_seq", (lane,)):
+    sql = "SELECT first_seq, last_seq FROM hole WHERE lane = ? AND last_seq > ? ORDER BY last_seq"
+    for first, last in db.execute(sql, (lane, seq)):
         if first > seq + 1:
             break
-        seq = max(seq, last)
+        seq = last
     return seq
 
 
@@ -80,71 +89,96 @@ def protected(db: sqlite3.Connection, first: int, last: int) -> list[Range]:
         (first, last),
     ).fetchall()
     letters = db.execute(
-        "SELECT seq, seq FROM dead_letter WHERE seq BETWEEN ? AND ? AND at_ns > ?",
-        (first, last, clock.now().at_ns - DEAD_LETTER_NS),
+        "SELECT seq, seq FROM dead_letter WHERE seq BETWEEN ? AND ? AND (at_ns > ? OR NOT synced)",
+        (first, last, clock.now().at_ns - DEAD_LETTER_NS if clock.synchronised() else 0),
     ).fetchall()
     return sorted(windows + letters)
 
 
 def loose_runs(db: sqlite3.Connection, first: int, last: int) -> list[Range]:
-    """Runs of seq inside [first, last] that are samples of no cycle and may go."""
-    (span,) = db.execute("SELECT coalesce(max(last_seq - first_seq), 0) FROM cycle_window").fetchone()
+    """Runs of seq inside [first, last] that are samples of no cycle. Takes its time where windows are long."""
     windows: dict[int, list[Range]] = {}
-    sql = "SELECT source, first_seq, last_seq FROM cycle_window WHERE last_seq BETWEEN ? AND ? AND first_seq <= ?"
-    for source, start, end in db.execute(sql + " ORDER BY first_seq", (first, last + span, last)):
-        windows.setdefault(source, []).append((start, end))
+    short = "last_seq - first_seq <= ? AND last_seq BETWEEN ? AND ? AND first_seq <= ?"
+    long = "last_seq - first_seq > ? AND last_seq >= ? AND first_seq <= ?"
+    for where, numbers in ((short, (SHORT, first, last + SHORT, last)), (long, (SHORT, first, last))):
+        for source, start, end in db.execute(
+            f"SELECT source, first_seq, last_seq FROM cycle_window WHERE {where}", numbers
+        ):
+            windows.setdefault(source, []).append((start, end))
+    owned = {source: _joined(ranges) for source, ranges in windows.items()}
     runs: list[Range] = []
     sql = "SELECT seq, source FROM record WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq"
     for seq, source in db.execute(sql, (first, last, int(Kind.SAMPLE))):
-        if any(start <= seq <= end for start, end in windows.get(source, ())):
+        mine = owned.get(source, ())
+        place = bisect_left(mine, (seq + 1,)) - 1  # the last window that begins at or before seq
+        if place >= 0 and mine[place][1] >= seq:
             continue
         if runs and runs[-1][1] == seq - 1:
             runs[-1] = (runs[-1][0], seq)
         else:
             runs.append((seq, seq))
-    spared = protected(db, first, last)
-    return [part for run in runs for part in without(run, spared)]
+    return runs
 
 
-def overdue(db: sqlite3.Connection, route: str, limit_bytes: int, used_bytes: int) -> tuple[int, int, int] | None:
-    """(lane, first_seq, last_seq) of the oldest that a route has pending beyond ``limit_bytes``; None if within."""
-    first, last = db.execute("SELECT min(seq), max(seq) FROM record").fetchone()
-    if first is None:
-        return None
-    sql = f"SELECT id, seq, coalesce(to_seq, ?) FROM lane WHERE route = ? AND {lanes.UNFINISHED} ORDER BY from_seq"
-    pending = [(lane, done(db, lane, seq), end) for lane, seq, end in db.execute(sql, (last, route)).fetchall()]
-    rows_within = int(limit_bytes / (used_bytes / (last - first + 1)))
-    excess = sum(max(0, end - seq) for _, seq, end in pending) - rows_within
-    for lane, seq, end in pending:
-        if excess > 0 and seq < end:
-            return lane, seq + 1, min(end, seq + excess)
-    return None
+def _joined(ranges: list[Range]) -> list[Range]:
+    """The same seqs in ranges that are sorted and do not overlap."""
+    result: list[Range] = []
+    for start, end in sorted(ranges):
+        if result and start <= result[-1][1] + 1:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
 
 
-def make_holes(
+def give_up(
     db: sqlite3.Connection, first: int, last: int, passed: Mapping[int, int], reason: str, only: int | None = None
-) -> None:
+) -> list[tuple[int, int]]:
     """Give each lane that still wants records of [first, last] (or lane ``only``) a hole that counts them.
 
-    Split where a lane's rows were already handed out (``passed``): numbers in use keep standing for the same records.
+    Returns (kind, bytes) of each record that some lane wanted. Split where a lane's rows were already handed out
+    (``passed``): numbers in use keep standing for the same records.
     """
+    sql = (
+        "SELECT r.seq, r.kind, s.name, length(r.body) FROM record r JOIN source s ON s.id = r.source"
+        " WHERE r.seq BETWEEN ? AND ? ORDER BY r.seq"
+    )
+    rows = db.execute(sql, (first, last)).fetchall()
     stations = [name for (name,) in db.execute("SELECT name FROM station")]
     sql = (
-        "SELECT id, from_seq, coalesce(to_seq, ?1), seq, kinds, stations FROM lane"
+        "SELECT id, from_seq, coalesce(to_seq, ?1), seq, kinds, stations, purpose FROM lane"
         f" WHERE {lanes.UNFINISHED} AND seq < ?1 AND from_seq <= ?1 AND coalesce(to_seq, ?1) >= ?2"
     )
-    for lane, from_seq, to_seq, seq, kinds, names in db.execute(sql, (last, first)).fetchall():
+    wanted: set[int] = set()
+    for lane, from_seq, to_seq, seq, kinds, names, purpose in db.execute(sql, (last, first)).fetchall():
         if only is not None and lane != only:
             continue
-        wanted = lanes.RouteFilter.of(kinds, names)
-        whole = (max(first, from_seq, seq + 1), min(last, to_seq))
-        known = db.execute("SELECT first_seq, last_seq FROM hole WHERE lane = ? ORDER BY first_seq", (lane,)).fetchall()
-        border = passed.get(lane, 0)
-        for start, end in without(whole, known):
+        if purpose == "retry":
+            picks = "SELECT seq FROM pick WHERE lane = ? AND seq BETWEEN ? AND ? AND seq IN (SELECT seq FROM record)"
+            passing = [pick for (pick,) in db.execute(picks + " ORDER BY seq", (lane, first, last))]
+        else:
+            filter = lanes.RouteFilter.of(kinds, names)
+            refused = filter.refused(stations)
+            passing = [row[0] for row in rows if filter.passes(row[1], row[2], refused)]
+        border, whole = passed.get(lane, 0), (max(first, from_seq, seq + 1), min(last, to_seq))
+        for start, end in without(whole, _holes(db, lane, *whole)):
             for begin, finish in ((start, min(end, border)), (max(start, border + 1), end)):
                 if begin <= finish:
-                    count = lanes.count(db, begin, finish, wanted, wanted.refused(stations), lane)
-                    _add_hole(db, lane, begin, finish, count, reason, border)
+                    inside = passing[bisect_left(passing, begin) : bisect_right(passing, finish)]
+                    _add_hole(db, lane, begin, finish, len(inside), reason, border)
+                    wanted.update(inside)
+    return [(kind, size + ROW_BYTES) for seq, kind, _, size in rows if seq in wanted]
+
+
+def _holes(db: sqlite3.Connection, lane: int, first: int, last: int) -> list[Range]:
+    """The lane's holes that reach into [first, last], in order."""
+    found = []
+    sql = "SELECT first_seq, last_seq FROM hole WHERE lane = ? AND last_seq >= ? ORDER BY last_seq"
+    for start, end in db.execute(sql, (lane, first)):
+        if start > last:
+            break
+        found.append((start, end))
+    return found
 
 
 def _add_hole(db: sqlite3.Connection, lane: int, first: int, last: int, count: int, reason: str, border: int) -> None:
@@ -155,30 +189,3 @@ def _add_hole(db: sqlite3.Connection, lane: int, first: int, last: int, count: i
         db.execute("DELETE FROM hole WHERE lane = ? AND last_seq = ?", (lane, first - 1))
         first, count = before[0], before[1] + count
     db.execute("INSERT INTO hole VALUES (?, ?, ?, ?, ?)", (lane, first, last, count, reason))
-
-
-def count_on(connection: sqlite3.Connection, rows: int) -> bool:
-    """Count on, over the next ``rows`` records, what passes a lane that no longer grows. False when all are counted.
-
-    Growing lanes are counted by the writer as records come; what a crash or an old log left uncounted is done here.
-    """
-    sql = (
-        "SELECT id, from_seq, to_seq, seq, n, total, total_seq, kinds, stations FROM lane"
-        " WHERE seq < to_seq AND total_seq < to_seq LIMIT 1"
-    )
-    row = connection.execute(sql).fetchone()
-    if row is None:
-        return False
-    lane, _, to_seq, seq, n, total, total_seq, kinds, stations = row
-    if total_seq < seq:
-        total, total_seq = n, seq
-    wanted = lanes.RouteFilter.of(kinds, stations)
-    refused = wanted.refused(name for (name,) in connection.execute("SELECT name FROM station"))
-    end = min(to_seq, total_seq + rows)
-    sql = "SELECT first_seq, last_seq, count FROM hole WHERE lane = ? AND last_seq > ? AND first_seq <= ?"
-    inside = sorted(connection.execute(sql, (lane, total_seq, end)).fetchall())
-    total += sum(number for _, last, number in inside if last <= end)
-    for first, last in without((total_seq + 1, end), [(first, last) for first, last, _ in inside]):
-        total += lanes.count(connection, first, last, wanted, refused, lane)
-    connection.execute("UPDATE lane SET total = ?, total_seq = ? WHERE id = ?", (total, end, lane))
-    return True

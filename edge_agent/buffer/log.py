@@ -12,7 +12,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
@@ -20,15 +19,15 @@ import orjson
 
 from edge_agent import clock
 from edge_agent.binding.state import Lookup, Restored
+from edge_agent.buffer import counting, replays
 from edge_agent.buffer import lanes as lanes_sql
-from edge_agent.buffer import replays
 from edge_agent.buffer.files import Files, condemn, give_up_ballast
 from edge_agent.buffer.lanes import Lane, RouteFilter
 from edge_agent.buffer.projection import Entry
 from edge_agent.buffer.queries import Passed, Reader, Registry, connect, restored
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.upkeep import Upkeep
-from edge_agent.buffer.writer import Drop, Tracked, Writer
+from edge_agent.buffer.writer import Drop, Writer
 from edge_agent.errors import StorageError, StorageFull
 from edge_agent.model import Kind, Record
 
@@ -293,22 +292,15 @@ class Buffer:
 
     def track(self, connection: sqlite3.Connection) -> None:
         """Let the writer count, from now on, what passes each growing lane. On the writer's thread."""
-        stations = [name for (name,) in connection.execute("SELECT name FROM station")]
-        rows = connection.execute(
-            "SELECT id, kinds, stations, total, total_seq FROM lane WHERE to_seq IS NULL ORDER BY id"
-        ).fetchall()
-        tracked: dict[int, Tracked] = {}
-        for lane, kinds, names, total, total_seq in rows:
-            wanted = RouteFilter.of(kinds, names)
-            known = self.writer.lanes.get(lane)
-            if known is not None and known.filter == wanted:
-                tracked[lane] = replace(known, refused=wanted.refused(stations))
-                continue
-            refused = wanted.refused(stations)
-            sql = "SELECT r.kind, s.name FROM record r JOIN source s ON s.id = r.source WHERE r.seq > ?"
-            total += sum(wanted.passes(kind, name, refused) for kind, name in connection.execute(sql, (total_seq,)))
-            tracked[lane] = Tracked(wanted, refused, total, self.writer.durable_seq)
-        self.writer.lanes = tracked
+        self.writer.lanes = counting.track(connection, self.writer.lanes, self.writer.durable_seq)
+
+    async def drop_route(self, route: str, reason: str) -> int:
+        """Give up what ``route`` has pending now, in recorded drops; returns how many records that were.
+
+        A route that is detached is forgotten with it, its dead letters included. Raises LookupError if there is none
+        of that name.
+        """
+        return await self.upkeep.retention.drop_route(route, reason)
 
     def progress(self, lane: Lane, seq: int, n: int) -> None:
         """Everything of ``lane`` up to ``seq`` is done and used the numbers up to ``n``. Durable within 200 ms."""

@@ -3,18 +3,19 @@
 By age: what every route has done and is older than ``keep``. Undelivered records never go by age, and nothing does
 while the clock is not trusted.
 
-By size, when ``max_size`` or the disk's floor is reached, in this order:
+By size, when ``max_size`` or the disk's floor is reached, or the database file may not grow any more, in this order:
 
-1. what every attached route has done, whatever its age (what a detached route still wanted becomes a recorded drop);
-2. undelivered samples of no cycle, a recorded drop;
-3. new samples of no cycle are not stored, a recorded drop;
-4. nothing more: the writer is held, ``room()`` holds the collectors, the status says so.
+1. the ballast; then what every route has done, whatever its age;
+2. what only detached routes and replays still want, a recorded drop;
+3. undelivered samples of no cycle, a recorded drop;
+4. new samples of no cycle are not stored, a recorded drop;
+5. nothing more: the writer is held, ``room()`` holds the collectors, the status says so.
 
-A route's own ``max_backlog`` gives up its oldest records for that route only, recorded as well.
+A route's own ``max_backlog`` gives up its oldest records for that route only, recorded as well; so does ``drop_route``.
 
 Samples of a cycle that is not closed, and dead letters of the last 30 days, stay in any case. A drop's record, the
 deletion and the holes in the lanes are one transaction. Deleted ranges keep their last hash (``gap``), so that the
-ledger stays verifiable.
+ledger stays verifiable. From 2 on it is a ``storage`` finding: one as it begins, a line in the log as it ends.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_agent import clock
+from edge_agent.buffer.backlog import Backlog
 from edge_agent.buffer.files import give_up_ballast
-from edge_agent.buffer.holes import Range, delete, floor, loose_runs, make_holes, overdue, protected, without
+from edge_agent.buffer.holes import ROW_BYTES, Range, delete, done, floor, give_up, loose_runs, protected, without
+from edge_agent.buffer.lanes import UNFINISHED
+from edge_agent.buffer.queries import connect
+from edge_agent.buffer.slices import Pace
+from edge_agent.buffer.stats import HIGH, LOW
 from edge_agent.buffer.steps import step
 from edge_agent.errors import StorageFull
 from edge_agent.logs import Log
@@ -36,27 +43,16 @@ from edge_agent.model import Kind, Record
 
 if TYPE_CHECKING:
     from edge_agent.buffer.log import Buffer
-    from edge_agent.buffer.writer import Drop
 
-SLICE_S = 0.008
-SLICE_ROWS = (100, 5000)
 TICK_SLICES = 200  # a tick does no more than this
-HIGH, LOW = 0.98, 0.95  # of max_size: deleting begins, and ends
-VACUUM_PAGES = 256
+RELIEVED = 0.9  # being full is over once undelivered records take no more than this of what there is
 SHED_S, SHED_ROWS = 60.0, 100_000  # samples that are not stored are recorded as a drop this often
-SWEEP_S = 3600.0  # what was protected is looked at again this often
+SWEEP_S, FULL_SWEEP_S = 3600.0, 30.0  # what was protected is looked at again this often
 
 T = TypeVar("T")
+Body = dict[str, Any]
 
 log = Log(__name__)
-
-
-@dataclass(slots=True)
-class Plan:
-    """What one drop gives up: whole runs of seq, and how many records of each kind they hold."""
-
-    runs: list[Range]
-    kinds: dict[str, int] = field(default_factory=dict)
 
 
 class Retention:
@@ -65,38 +61,51 @@ class Retention:
     def __init__(self, buffer: Buffer, used: Callable[[], int]) -> None:
         self.dropped = 0  # undelivered records given up in this run
         self.backlogs: dict[str, int] = {}  # route -> max_backlog in bytes
+        self.deleted = 0  # slices of records deleted in this run
+        self.stuck: sqlite3.Error | None = None  # why the database file may not grow, though the disk has room
         self._buffer = buffer
         self._used = used  # bytes that hold something
-        self._rows = 500  # a slice's size, adapted to what SLICE_S allows
+        self._pending: dict[str, Backlog] = {}
+        self._delivered, self._given, self._pages = Pace(200, 20, 5000), Pace(200, 20, 5000), Pace(32, 4, 256)
         self._next = 0  # deleting goes on here; earlier seqs are gone or protected
         self._loose = 0  # the same for samples of no cycle
         self._sweep_s = self._shed_s = time.monotonic()
+        self._full_since_s: float | None = None  # something undelivered had to give way
+        self._dropped_before = 0
 
     async def step(self) -> None:
         """One tick: the backlogs, then size or age, then free pages back to the file system."""
-        if time.monotonic() - self._sweep_s > SWEEP_S:
+        if time.monotonic() - self._sweep_s > (SWEEP_S if self._full_since_s is None else FULL_SWEEP_S):
             self._next = self._loose = 0
             self._sweep_s = time.monotonic()
-        for route, limit in self.backlogs.items():
+        for route, limit in list(self.backlogs.items()):
             await self._limit_backlog(route, limit)
-        if self._used() > HIGH * self._buffer.settings.max_size or self._below_floor():
+        if self.is_full():
             await self._make_room()
         elif clock.synchronised():
             await self._by_age()
-        if self._buffer.writer.held and not self._is_over():
+        if not self._is_over():
             self._hold(False)
-        if self._buffer.shedding and not (self._used() > HIGH * self._buffer.settings.max_size or self._below_floor()):
+        if self._buffer.shedding and not self.is_full():
             self._buffer.shedding = False
         self._record_shed()
         await self._give_back()
+        self._relieve()
 
     # --- how full --------------------------------------------------------------------------------------------
 
     def _below_floor(self) -> bool:
         return self._buffer.files.free() < self._buffer.settings.min_free
 
+    def is_full(self) -> bool:
+        """Whether something has to go."""
+        return self._used() > HIGH * self._buffer.settings.max_size or self._below_floor() or self._cannot_grow()
+
     def _is_over(self) -> bool:
-        return self._used() > self._buffer.settings.max_size or self._below_floor()
+        return self._used() > self._buffer.settings.max_size or self._below_floor() or self.stuck is not None
+
+    def _cannot_grow(self) -> bool:
+        return self.stuck is not None or isinstance(self._buffer.writer.trouble, StorageFull)
 
     def _hold(self, held: bool) -> None:
         writer = self._buffer.writer
@@ -110,7 +119,31 @@ class Retention:
             log.error("buffer full", why="nothing more may be deleted", hint=writer.held.hint)
         else:
             writer.held = None
-            log.info("buffer has room again")
+            log.info("buffer takes records again")
+
+    def _announce(self, what: str) -> None:
+        """Something undelivered gives way: a finding, once until that is over."""
+        if self._full_since_s is not None:
+            return
+        self._full_since_s, self._dropped_before = time.monotonic(), self.dropped
+        buffer = self._buffer
+        details = {"used_bytes": self._used(), "max_size": buffer.settings.max_size,
+                   "free_disk_bytes": buffer.files.free(), "min_free": buffer.settings.min_free}  # fmt: skip
+        text = f"the buffer is full: {what}"
+        log.error(text, hint="bring the receiver back, free disk space, or raise buffer.max_size", **details)
+        body = {"finding": f"{buffer.log}-{buffer.next_seq}", "code": "storage", "severity": "error", "text": text,
+                "evidence": [], "details": details}  # fmt: skip
+        buffer.append([Record(Kind.FINDING, "agent", clock.now(), body)])
+
+    def _relieve(self) -> None:
+        """Being full is over when there is room again, and not only because something was just given up."""
+        if self._full_since_s is None or self.is_full() or self._buffer.shedding or self._buffer.writer.held:
+            return
+        undelivered, room = self._buffer.upkeep.undelivered()
+        if undelivered <= RELIEVED * room:
+            after_s = round(time.monotonic() - self._full_since_s, 1)
+            log.info("buffer has room again", after_s=after_s, given_up=self.dropped - self._dropped_before)
+            self._full_since_s = None
 
     # --- by age ----------------------------------------------------------------------------------------------
 
@@ -125,82 +158,103 @@ class Retention:
 
         Younger ones in between (a clock that was set) stay behind until the next sweep.
         """
-        found = self._slice(db, self._next, floor(db, attached_only=False))
-        if found is None:
-            return False
-        first, last = found
-        young = _young(db, first, last, cutoff_ns)
-        if young and young[-1] == last and len(young) == last - young[0] + 1:  # from here on all are
-            last = young[0] - 1
-            young = []
-        if first <= last:
-            self._delete(db, first, last, [(seq, seq) for seq in young])
-        return first <= last
+        with self._delivered.slice() as rows:
+            found = existing(db, self._next, floor(db), rows)
+            if found is None:
+                return False
+            first, last = found
+            young = _young(db, first, last, cutoff_ns, rows)
+            if young and young[-1] == last and len(young) == last - young[0] + 1:  # from here on all are
+                last = young[0] - 1
+                young = []
+            if first <= last:
+                self._delete(db, self._spared(db, first, last, [(seq, seq) for seq in young]), "delivered")
+            return first <= last
 
     # --- by size ---------------------------------------------------------------------------------------------
 
     async def _make_room(self) -> None:
         give_up_ballast(self._buffer.files)
+        ways: Sequence[Callable[[], Awaitable[bool]]] = (
+            self._delete_delivered,
+            self._drop_unattached,
+            self._drop_loose,
+        )
+        if self._buffer.writer.trouble is not None:
+            self._announce("it cannot be written, records wait")
+            ways = ways[:1]  # a drop could not be committed
+        target = LOW * min(self._buffer.settings.max_size, self._used() if self._cannot_grow() else 2**63)
         for _ in range(TICK_SLICES):
-            if self._used() < LOW * self._buffer.settings.max_size and not self._below_floor():
+            if self._used() < target and not self._below_floor():
                 return
-            if await self._chore(self._delete_delivered) or await self._drop_detached() or await self._drop_loose():
-                await self._give_back(must=self._below_floor())
+            for way in ways:
+                if await way():
+                    break
             else:
-                self._buffer.shedding = True
-                self._hold(self._is_over())
+                if self._buffer.writer.trouble is None:
+                    self._announce("new samples of no cycle are not stored")
+                    self._buffer.shedding = True
+                    self._hold(self._is_over())
                 return
+            await self._give_back(must=self._below_floor() or self._cannot_grow())
 
-    def _delete_delivered(self, db: sqlite3.Connection) -> bool:
-        found = self._slice(db, self._next, floor(db, attached_only=False))
-        if found is not None:
-            self._delete(db, *found)
-        return found is not None
+    async def _delete_delivered(self) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            with self._delivered.slice() as rows:
+                found = existing(db, self._next, floor(db), rows)
+                if found is not None:
+                    self._delete(db, self._spared(db, *found), "delivered")
+                return found is not None
 
-    async def _drop_detached(self) -> bool:
-        """Give up what only detached routes still want."""
+        return await self._chore(work)
 
-        def plan(db: sqlite3.Connection) -> Plan | None:
-            found = self._slice(db, self._next, floor(db, attached_only=True))
-            return None if found is None else planned(db, self._spared(db, *found))
+    async def _drop_unattached(self) -> bool:
+        """Give up what only detached routes and replays still want."""
 
-        found = await self._chore(plan)
-        if found is not None:
-            await self._drop(found, "full; wanted by detached routes only")
-        return found is not None
+        def found(db: sqlite3.Connection) -> Range | None:
+            return existing(db, self._next, floor(db, first_time=True), self._given.rows)
 
-    async def _drop_loose(self) -> bool:
-        """Give up samples of no cycle, oldest first."""
+        def work(db: sqlite3.Connection) -> Body:
+            span = found(db)
+            return (
+                self._give_up(db, self._spared(db, *span), "full; wanted by detached routes or replays only")
+                if span
+                else {}
+            )
 
-        def plan(db: sqlite3.Connection) -> Plan | None:
-            found = self._slice(db, self._loose, self._buffer.writer.durable_seq)
-            if found is None:
-                return None
-            self._loose = found[1] + 1
-            return planned(db, loose_runs(db, *found))
-
-        for _ in range(TICK_SLICES):
-            found = await self._chore(plan)
-            if found is None:
-                return False
-            if found.runs:
-                await self._drop(found, "full; samples of no cycle")
-                return True
+        if self._look(found) is None:
+            return False
+        self._announce("what only detached routes and replays want is given up")
+        await self._drop(work)
         return True
 
-    async def _drop(self, plan: Plan, reason: str) -> None:
-        """Delete ``plan``'s runs, make the holes and record it, all in one transaction."""
-        passed = self._buffer.passed.seq
+    async def _drop_loose(self) -> bool:
+        """Give up samples of no cycle, oldest first. The windows are read beside the writer, not on it."""
+        for _ in range(TICK_SLICES):
+            planned_seq = self._buffer.writer.durable_seq
+            span = self._look(lambda db, upto=planned_seq: existing(db, self._loose, upto, self._given.rows))  # type: ignore[misc]
+            if span is None:
+                return False
+            runs = await asyncio.to_thread(self._looked, lambda db, span=span: loose_runs(db, *span))
 
-        def effect(db: sqlite3.Connection) -> None:
-            step("retention_before_delete")
-            for first, last in plan.runs:
-                make_holes(db, first, last, passed, reason)
-                delete(db, first, last, "dropped")
-            step("retention_after_delete")
+            def work(
+                db: sqlite3.Connection, seq: int = planned_seq, runs: list[Range] = runs, span: Range = span
+            ) -> Body:
+                sql = "SELECT 1 FROM record WHERE seq > ? AND kind = ? LIMIT 1"
+                if db.execute(sql, (seq, int(Kind.CYCLE_CLOSED))).fetchone():
+                    return {}  # its windows are not known yet: look again
+                self._loose = span[1] + 1
+                spared = protected(db, *span)
+                return self._give_up(
+                    db, [rest for run in runs for rest in without(run, spared)], "full; samples of no cycle"
+                )
 
-        if plan.runs:
-            await self._record(plan, {"reason": reason}, effect)
+            if runs:
+                self._announce("samples of no cycle are given up")
+                await self._drop(work)
+                return True
+            self._loose = span[1] + 1
+        return True
 
     def _record_shed(self) -> None:
         """A drop record for what was not stored: when it is over, or now and then."""
@@ -214,53 +268,122 @@ class Retention:
             )
             shed.clear()
 
-    async def _record(self, plan: Plan, body: dict[str, object], effect: Drop) -> None:
-        self._hold(False)  # the drop itself has to be committed
-        body |= {"first_seq": plan.runs[0][0], "last_seq": plan.runs[-1][1], "kinds": plan.kinds}
-        self.dropped += sum(plan.kinds.values())
-        await self._buffer.committed(self._buffer.append_drop(Record(Kind.DROP, "agent", clock.now(), body), effect))
-
     # --- by route --------------------------------------------------------------------------------------------
 
     async def _limit_backlog(self, route: str, limit: int) -> None:
         """Give up the oldest that ``route`` has pending beyond ``limit`` bytes; for this route only."""
-        reason, target, passed = f"max_backlog of route {route}", limit, self._buffer.passed.seq
+        if self._used() <= limit or self._buffer.writer.trouble is not None:
+            return
+        backlog = self._pending.setdefault(route, Backlog(self._buffer.files.db, route))
+        excess = await self._pending_bytes(backlog) - limit
+        if excess > 0 and not backlog.is_exact:
+            backlog.forget()
+            excess = await self._pending_bytes(backlog) - limit
+        if excess <= 0:
+            return
+        excess += round((1 - LOW) * limit)
+        reason, upto = f"max_backlog of route {route}", self._buffer.writer.durable_seq
         for _ in range(TICK_SLICES):
-            span = await self._chore(lambda db, target=target: overdue(db, route, target, self._used()))  # type: ignore[misc]
-            if span is None:
-                return
-            target = round(LOW * limit)
-            lane, first, last = span
-            last = min(last, first + SLICE_ROWS[1] - 1)
-            plan = await self._chore(lambda db, run=(first, last): planned(db, [run]))  # type: ignore[misc]
+            if excess <= 0 or self._look(lambda db: _first_pending(db, route, upto, only_new=True)) is None:
+                break
+            given = await self._drop(lambda db: self._give_up_for(db, route, upto, reason, excess))  # noqa: B023
+            excess -= given.pop("bytes", 0)
+        backlog.forget()
 
-            def effect(db: sqlite3.Connection, lane: int = lane, first: int = first, last: int = last) -> None:
-                make_holes(db, first, last, passed, reason, only=lane)
+    async def _pending_bytes(self, backlog: Backlog) -> int:
+        while (found := await asyncio.to_thread(backlog.look)) is None:
+            pass
+        return found
 
-            await self._record(plan, {"reason": reason, "route": route}, effect)
+    async def drop_route(self, route: str, reason: str) -> int:
+        """See ``Buffer.drop_route``."""
+        attached = self._look(lambda db: db.execute("SELECT attached FROM route WHERE name = ?", (route,)).fetchone())
+        if attached is None:
+            raise LookupError(f"no route is named {route}")
+        upto, given = self._buffer.writer.durable_seq, 0
+        while self._look(lambda db: _first_pending(db, route, upto)) is not None:
+            body = await self._drop(lambda db: self._give_up_for(db, route, upto, reason))
+            given += sum(body.get("kinds", {}).values())
+        if not attached[0]:
+            while body := await self._drop(lambda db: self._forget_letters(db, route, reason)):
+                given += sum(body["kinds"].values())
+            await self._chore(lambda db: _forget_route(db, route))
+        return given
+
+    def _give_up_for(self, db: sqlite3.Connection, route: str, upto: int, reason: str, most: int | None = None) -> Body:
+        """One slice of what a route has pending, at most ``most`` bytes of it, its oldest first."""
+        found = _first_pending(db, route, upto, only_new=most is not None)
+        if found is None:
+            return {}
+        lane, first, end = found
+        span = existing(db, first, end, self._given.rows)
+        last = span[1] if span and existing(db, span[1] + 1, end, 1) else end
+        if most is not None:
+            last = _within(db, first, last, most)
+        given = give_up(db, first, last, self._buffer.passed.seq, reason, only=lane)
+        return _body(reason, first, last, given) | {"route": route} if given else {}
+
+    def _forget_letters(self, db: sqlite3.Connection, route: str, reason: str) -> Body:
+        """Dead letters of a route that will not come back are given up as well."""
+        sql = (
+            "SELECT d.lane, d.n, d.seq, r.kind FROM dead_letter d LEFT JOIN record r ON r.seq = d.seq"
+            " WHERE d.route = ? LIMIT ?"
+        )
+        rows = db.execute(sql, (route, self._given.rows)).fetchall()
+        db.executemany("DELETE FROM dead_letter WHERE lane = ? AND n = ?", [row[:2] for row in rows])
+        given = [(kind, 0) for _, _, _, kind in rows if kind is not None]
+        seqs = [row[2] for row in rows] or [0]
+        return _body(reason, min(seqs), max(seqs), given) | {"route": route} if rows else {}
 
     # --- slices ----------------------------------------------------------------------------------------------
-
-    def _slice(self, db: sqlite3.Connection, start: int, limit: int) -> Range | None:
-        """The next range of existing records from ``start`` up to ``limit``, at most a slice long."""
-        sql = "SELECT min(seq), max(seq) FROM (SELECT seq FROM record WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?)"
-        first, last = db.execute(sql, (start, limit, self._rows)).fetchone()
-        return None if first is None else (first, last)
 
     def _spared(self, db: sqlite3.Connection, first: int, last: int, young: Sequence[Range] = ()) -> list[Range]:
         """What of a slice may go; the sweep moves on behind it."""
         self._next = last + 1
         return without((first, last), sorted([*protected(db, first, last), *young]))
 
-    def _delete(self, db: sqlite3.Connection, first: int, last: int, young: Sequence[Range] = ()) -> None:
-        started_s = time.perf_counter()
+    def _delete(self, db: sqlite3.Connection, runs: Sequence[Range], reason: str) -> None:
         step("retention_before_delete")
-        for run in self._spared(db, first, last, young):
-            delete(db, *run, "delivered")
+        for first, last in runs:
+            delete(db, first, last, reason)
+        self.deleted += 1
         step("retention_after_delete")
-        took_s = max(1e-4, time.perf_counter() - started_s)
-        low, high = SLICE_ROWS
-        self._rows = max(low, min(high, int(self._rows * min(2.0, SLICE_S / took_s))))
+
+    def _give_up(self, db: sqlite3.Connection, runs: Sequence[Range], reason: str) -> Body:
+        """Make the holes and delete; what is recorded is what some lane still wanted."""
+        given: list[tuple[int, int]] = []
+        for first, last in runs:
+            given += give_up(db, first, last, self._buffer.passed.seq, reason)
+        self._delete(db, runs, "dropped")
+        return _body(reason, runs[0][0], runs[-1][1], given) if given else {}
+
+    async def _drop(self, work: Callable[[sqlite3.Connection], Body]) -> Body:
+        """Let ``work`` give up something and record what it was, in one transaction; the record's body."""
+        result: Body = {}
+
+        def effect(db: sqlite3.Connection) -> Body:
+            nonlocal result
+            with self._given.slice():
+                result = work(db)
+            return {key: value for key, value in result.items() if key != "bytes"}
+
+        was_held = self._buffer.writer.held is not None
+        self._hold(False)  # the drop itself has to be committed
+        await self._durable(self._buffer.append_drop(Record(Kind.DROP, "agent", clock.now(), {}), effect))
+        if was_held:
+            self._hold(self._is_over())
+        self.dropped += sum(result.get("kinds", {}).values())
+        return result
+
+    async def _durable(self, seq: int) -> None:
+        """Wait for ``seq``; if the disk fills up just then, make what room can be made."""
+        while True:
+            try:
+                async with asyncio.timeout(1.0):
+                    return await self._buffer.committed(seq)
+            except TimeoutError:
+                if self._buffer.writer.trouble is not None and await self._delete_delivered():
+                    await self._give_back(must=True)
 
     async def _give_back(self, *, must: bool = False) -> None:
         """Return free pages to the file system: all of them below the disk's floor, else when they are many."""
@@ -272,39 +395,83 @@ class Retention:
             )
             if free == 0 or (not must and free <= max(4096, pages // 5)):
                 return False
-            db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            with self._pages.slice() as some:
+                db.execute(f"PRAGMA incremental_vacuum({some})").fetchall()
             return True
 
         gave = 0
         while gave < TICK_SLICES and await self._chore(vacuum):
             gave += 1
         if gave:
-            await asyncio.wrap_future(self._buffer.writer.shrink())
+            await self._buffer.upkeep.shrink()
 
     async def _chore(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._buffer.writer.chore(work))
 
+    def _look(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """A short question beside the writer."""
+        return self._looked(question)
 
-def planned(db: sqlite3.Connection, runs: Iterable[Range]) -> Plan:
-    """A plan over ``runs``, with its records counted by kind."""
-    plan = Plan(list(runs))
-    for first, last in plan.runs:
-        sql = "SELECT kind, count(*) FROM record WHERE seq BETWEEN ? AND ? GROUP BY kind"
-        for kind, count in db.execute(sql, (first, last)):
-            label = Kind(kind).label
-            plan.kinds[label] = plan.kinds.get(label, 0) + count
-    return plan
+    def _looked(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(connect(self._buffer.files.db)) as db:
+            return question(db)
 
 
-def _young(db: sqlite3.Connection, first: int, last: int, cutoff_ns: int) -> list[int]:
+def existing(db: sqlite3.Connection, start: int, limit: int, rows: int) -> Range | None:
+    """The next range of existing records from ``start`` up to ``limit``, at most ``rows`` of them."""
+    sql = "SELECT min(seq), max(seq) FROM (SELECT seq FROM record WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?)"
+    first, last = db.execute(sql, (start, limit, rows)).fetchone()
+    return None if first is None else (first, last)
+
+
+def _first_pending(
+    db: sqlite3.Connection, route: str, upto: int, *, only_new: bool = False
+) -> tuple[int, int, int] | None:
+    """(lane, first_seq, last_seq) of the oldest that a route has pending; ``only_new``: not in its replays."""
+    sql = f"SELECT id, seq, min(coalesce(to_seq, ?1), ?1) FROM lane WHERE route = ?2 AND {UNFINISHED}"
+    sql += " AND purpose = 'log'" if only_new else ""
+    for lane, seq, end in db.execute(sql + " ORDER BY from_seq, id", (upto, route)).fetchall():
+        first = done(db, lane, seq) + 1
+        if first <= end:
+            return lane, first, end
+    return None
+
+
+def _within(db: sqlite3.Connection, first: int, last: int, most: int) -> int:
+    """Where in [first, last] the records come to ``most`` bytes; at least one goes."""
+    sql = "SELECT seq, length(body) + ? FROM record WHERE seq BETWEEN ? AND ? ORDER BY seq"
+    for seq, size in db.execute(sql, (ROW_BYTES, first, last)):
+        most -= size
+        if most <= 0:
+            return int(seq)
+    return last
+
+
+def _forget_route(db: sqlite3.Connection, route: str) -> None:
+    """A detached route that was given up is listed no more. Its lanes are finished, and go with their logs."""
+    db.execute("UPDATE lane SET seq = to_seq WHERE route = ? AND seq < to_seq", (route,))
+    db.execute("DELETE FROM route WHERE name = ? AND NOT attached", (route,))
+
+
+def _body(reason: str, first: int, last: int, given: Sequence[tuple[int, int]]) -> Body:
+    """What a drop says; ``bytes`` is for us only."""
+    kinds = Counter(Kind(kind).label for kind, _ in given)
+    return {"reason": reason, "first_seq": first, "last_seq": last, "kinds": dict(kinds),
+            "bytes": sum(size for _, size in given)}  # fmt: skip
+
+
+def _young(db: sqlite3.Connection, first: int, last: int, cutoff_ns: int, ahead: int) -> list[int]:
     """The seqs in [first, last] that are not certain to be older than the cutoff.
 
     What was taken while the clock was not synchronised may claim to be of 1970: it is old if a later record is.
     """
+    sql = "SELECT EXISTS (SELECT 1 FROM record WHERE seq BETWEEN ? AND ? AND (at_ns >= ? OR NOT synced))"
+    if not db.execute(sql, (first, last, cutoff_ns)).fetchone()[0]:
+        return []
     sql = "SELECT seq, at_ns < ?, synced FROM record WHERE seq BETWEEN ? AND ? ORDER BY seq DESC"
     young: list[int] = []
     later_is_old = False
-    for seq, old, synced in db.execute(sql, (cutoff_ns, first, last + SLICE_ROWS[1])):
+    for seq, old, synced in db.execute(sql, (cutoff_ns, first, last + ahead)):
         later_is_old = later_is_old or bool(old and synced)
         if seq <= last and not (old if synced else later_is_old):
             young.append(seq)

@@ -5,10 +5,10 @@ with sqlite-utils, which is imported only then (it costs 100 ms and 36 MB). sqli
 drops triggers, so views and triggers are dropped before and made anew after every migration.
 
 ``record`` is the log. ``gap`` holds the ranges of seq that are no longer (or never were) in it, with the hash at
-each range's end, so that the chain can be verified across them. Everything else is a projection, or progress. A lane's
-``purpose`` is ``log`` (what is new), ``replay`` (a range once more) or ``retry`` (dead letters once more: ``pick`` lists
-the only seqs that such a lane holds). ``salvage`` says how far the taking over of a damaged file has come; it is empty
-otherwise.
+each range's end, so that the chain can be verified across them. Everything else is a projection, or progress. A
+lane's ``purpose`` is ``log`` (what is new), ``replay`` (a range once more) or ``retry`` (dead letters once more:
+``pick`` lists the only seqs that such a lane holds). ``salvage`` says how far the taking over of a damaged file has
+come; it is empty otherwise.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CREATE TABLE hole (
 ) WITHOUT ROWID;
 CREATE TABLE dead_letter (
   route TEXT NOT NULL, lane INTEGER NOT NULL, n INTEGER NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL,
-  at_ns INTEGER NOT NULL, retried_at_ns INTEGER, PRIMARY KEY (lane, n)
+  at_ns INTEGER NOT NULL, retried_at_ns INTEGER, synced INTEGER NOT NULL DEFAULT 1, PRIMARY KEY (lane, n)
 ) WITHOUT ROWID;
 CREATE INDEX dead_letter_seq ON dead_letter (seq);
 
@@ -153,6 +153,7 @@ def _lanes_with_a_purpose(database: sqlite_utils.Database) -> None:
     database.table("lane").add_column("purpose", str, not_null_default="log")
     database.table("lane").add_column("request", str)
     database.table("dead_letter").add_column("retried_at_ns", int)
+    database.table("dead_letter").add_column("synced", int, not_null_default=1)
     for table in ("pick", "salvage"):
         database.execute(_table(table))
 

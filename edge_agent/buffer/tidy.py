@@ -1,41 +1,88 @@
-"""The registry's own retention: it outlives the records, but not for ever. Some milliseconds a call.
+"""What outlives the records, but not for ever: the registry, lanes, logs. Some milliseconds a call.
 
 A closed cycle goes, with its windows, bindings and findings, when it ended longer ago than ``keep_units`` and none of
-its records is left; its unit with its last cycle. Lanes and logs go when nothing of theirs is left.
+its records is left; its unit with its last cycle. A lane goes when it is finished and none of its records is left, a
+replay as soon as it is finished, a log when nothing of it is left. What a detached route was to be given once more
+ends: its receiver is gone, and it had it once. The numbers and ids that name streams never come back: the newest lane
+of a route in a log stays as long as the log, and the newest of all in any case.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
-SLICE = 100  # cycles, or findings, a call
+from edge_agent import clock
+from edge_agent.buffer import holes
+from edge_agent.buffer.lanes import UNFINISHED
+
+SLICE = 50  # cycles, findings or dead letters a call, of
+LOOK = 200  # the oldest: they are in the order of seq, which is nearly that of time
+ROWS = 500  # holes, or picks, a call
 
 
 def tidy(db: sqlite3.Connection, cutoff_ns: int) -> bool:
     """Delete one slice of what ended before ``cutoff_ns``. False when nothing is left to do."""
     (oldest,) = db.execute("SELECT coalesce(min(seq), 0) FROM record").fetchone()
-    _lanes(db, oldest)
-    return _cycles(db, oldest, cutoff_ns) + _findings(db, oldest, cutoff_ns) > 0
+    return _cycles(db, oldest, cutoff_ns) + _findings(db, oldest, cutoff_ns) + _letters(db, oldest) > 0
 
 
-def _lanes(db: sqlite3.Connection, oldest: int) -> None:
-    """Holes behind the cursors; finished lanes (but each route's newest) and logs without records."""
-    db.execute("DELETE FROM hole WHERE last_seq <= (SELECT seq FROM lane WHERE id = hole.lane)")
+def tidy_lanes(db: sqlite3.Connection) -> bool:
+    """Delete one slice of what no route needs any more: no clock is asked. False when nothing is left to do."""
+    (oldest,) = db.execute("SELECT coalesce(min(seq), 0) FROM record").fetchone()
+    _end(db)
+    for table in ("hole", "pick"):
+        if _behind(db, table):
+            return True
+    newest = "SELECT max(id) FROM lane WHERE purpose = 'log' GROUP BY route UNION ALL SELECT max(id) FROM lane"
+    in_log = "SELECT max(id) FROM lane l JOIN log g ON g.id = l.log WHERE purpose = 'log' GROUP BY route, log"
     db.execute(
-        "DELETE FROM lane WHERE to_seq < ? AND seq >= to_seq AND id NOT IN (SELECT max(id) FROM lane GROUP BY route)"
-        " AND id NOT IN (SELECT lane FROM dead_letter)",
-        (oldest,),
+        "DELETE FROM lane WHERE to_seq IS NOT NULL AND seq >= to_seq AND (to_seq < ? OR purpose <> 'log')"
+        f" AND id NOT IN ({newest})"
+        " AND NOT EXISTS (SELECT 1 FROM dead_letter WHERE lane = lane.id)"
+        f" AND (id NOT IN ({in_log}) OR to_seq < (SELECT coalesce(max(first_seq), 0) FROM log WHERE first_seq <= ?))",
+        (oldest, oldest),
     )
     db.execute(
         "DELETE FROM log WHERE id NOT IN (SELECT log FROM lane) AND first_seq < (SELECT max(first_seq) FROM log"
         " WHERE first_seq <= ?)",
         (oldest,),
     )
+    return False
+
+
+def trust_letters(db: sqlite3.Connection, letters: Sequence[tuple[int, int]]) -> None:
+    """Date dead letters of an untrusted clock today: their time begins with the first one that is trusted."""
+    now_ns = clock.now().at_ns
+    db.executemany(f"UPDATE dead_letter SET at_ns = {now_ns}, synced = 1 WHERE lane = ? AND n = ?", letters)
+
+
+def _end(db: sqlite3.Connection) -> None:
+    """Finish what a detached route was to be given once more, and lanes of which only holes are left."""
+    sql = (
+        "SELECT l.id, l.seq, l.to_seq, l.purpose FROM lane l LEFT JOIN route r ON r.name = l.route"
+        f" WHERE {UNFINISHED} AND to_seq IS NOT NULL AND NOT coalesce(r.attached, 0)"
+    )
+    for lane, seq, to_seq, purpose in db.execute(sql).fetchall():
+        if purpose != "log" or holes.done(db, lane, seq) >= to_seq:
+            db.execute("UPDATE lane SET seq = to_seq WHERE id = ?", (lane,))
+
+
+def _behind(db: sqlite3.Connection, table: str) -> bool:
+    """Delete one slice of holes, or picks, that their lane's cursor has passed."""
+    at = "last_seq" if table == "hole" else "seq"
+    for lane, seq in db.execute("SELECT id, seq FROM lane").fetchall():
+        sql = f"DELETE FROM {table} WHERE lane = ?1 AND {at} IN"
+        sql += f" (SELECT {at} FROM {table} WHERE lane = ?1 AND {at} <= ?2 ORDER BY {at} LIMIT ?3)"
+        if db.execute(sql, (lane, seq, ROWS)).rowcount:
+            return True
+    return False
 
 
 def _cycles(db: sqlite3.Connection, oldest: int, cutoff_ns: int) -> int:
-    sql = "SELECT cycle, unit FROM cycle WHERE seq < ? AND state = 'closed' AND ended_at_ns < ? ORDER BY seq LIMIT ?"
-    cycles = db.execute(sql, (oldest, cutoff_ns, SLICE)).fetchall()
+    sql = "SELECT cycle, unit, state = 'closed' AND ended_at_ns < ? FROM cycle WHERE seq < ? ORDER BY seq LIMIT ?"
+    looked_at = db.execute(sql, (cutoff_ns, oldest, LOOK)).fetchall()
+    cycles = [(cycle, unit) for cycle, unit, is_old in looked_at if is_old][:SLICE]
     for cycle, unit in cycles:
         for table in ("cycle_window", "binding", "finding", "cycle"):
             db.execute(f"DELETE FROM {table} WHERE cycle = ?", (cycle,))
@@ -47,8 +94,19 @@ def _cycles(db: sqlite3.Connection, oldest: int, cutoff_ns: int) -> int:
 
 
 def _findings(db: sqlite3.Connection, oldest: int, cutoff_ns: int) -> int:
-    return db.execute(
-        "DELETE FROM finding WHERE finding IN (SELECT finding FROM finding WHERE seq < ? AND at_ns < ?"
-        " AND cycle IS NULL ORDER BY seq LIMIT ?)",
-        (oldest, cutoff_ns, SLICE),
-    ).rowcount
+    """Those of no cycle; the others go with theirs."""
+    sql = "SELECT finding, cycle IS NULL AND at_ns < ? FROM finding WHERE seq < ? ORDER BY seq LIMIT ?"
+    looked_at = db.execute(sql, (cutoff_ns, oldest, LOOK)).fetchall()
+    old = [(finding,) for finding, is_old in looked_at if is_old][:SLICE]
+    db.executemany("DELETE FROM finding WHERE finding = ?", old)
+    return len(old)
+
+
+def _letters(db: sqlite3.Connection, oldest: int) -> int:
+    """Dead letters that are past their time and of which the record is gone."""
+    cutoff_ns = clock.now().at_ns - holes.DEAD_LETTER_NS
+    sql = "SELECT lane, n, synced AND at_ns < ? FROM dead_letter WHERE seq < ? ORDER BY seq LIMIT ?"
+    looked_at = db.execute(sql, (cutoff_ns, oldest, LOOK)).fetchall()
+    old = [(lane, n) for lane, n, is_old in looked_at if is_old][:SLICE]
+    db.executemany("DELETE FROM dead_letter WHERE lane = ? AND n = ?", old)
+    return len(old)

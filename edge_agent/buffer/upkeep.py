@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent import clock
+from edge_agent.buffer import counting, lanes, witness
 from edge_agent.buffer import files as files_of
-from edge_agent.buffer import holes, lanes, witness
-from edge_agent.buffer.queries import connect
+from edge_agent.buffer.queries import can_pass, connect, is_damage
 from edge_agent.buffer.retention import Retention
-from edge_agent.buffer.stats import measure
-from edge_agent.buffer.tidy import tidy
+from edge_agent.buffer.slices import Pace
+from edge_agent.buffer.stats import Growth, measure, undelivered, used_bytes
+from edge_agent.buffer.tidy import tidy, tidy_lanes, trust_letters
 from edge_agent.errors import StorageError
 from edge_agent.logs import Log, Outage
 
@@ -33,8 +35,9 @@ DETACH_S = 30.0  # routes that did not ask for their lanes by then are gone from
 RATE_S = 10.0
 BALLAST_S = 60.0
 TIDY_S = 3600.0
-COUNT_ROWS = 10_000
-RATE_POINTS = 31  # five minutes
+TRUST_S = 10.0
+WAL_BYTES = 16 * 2**20  # four times what it takes until it is moved into the database
+LETTERS = 200  # dead letters that get another date in one go
 
 log = Log(__name__)
 
@@ -48,10 +51,9 @@ class Upkeep:
         self.retention = Retention(buffer, self.used)
         self._witnessed = -1  # commits when the witness was last written
         self._checkpointed = buffer.next_seq - 1
-        self._rate: deque[tuple[float, int]] = deque(maxlen=RATE_POINTS)
-        self._counting = True
+        self._growth = Growth()
+        self._counted = Pace(500, 100, 20_000)
         self._outage = Outage(log, "buffer upkeep")
-        self._rate.append((time.monotonic(), 0))
 
     async def run(self) -> None:
         """Tick until cancelled. Raises StorageError once the writer has failed."""
@@ -63,6 +65,7 @@ class Upkeep:
             "detach": (float("inf"), now_s + DETACH_S, self.detach),
             "checkpoint": (CHECKPOINT_S, now_s + CHECKPOINT_S, self._checkpoint),
             "tidy": (TIDY_S, now_s + DETACH_S, self._tidy),
+            "trusted": (TRUST_S, now_s, self._trust_letters),
         }
         due = {name: first_s for name, (_, first_s, _) in every.items()}
         while True:
@@ -71,7 +74,7 @@ class Upkeep:
                 if now_s >= due[name]:
                     due[name] = now_s + interval_s
                     worked &= await self._try(work)
-            for step in (self.retention.step, self._count_on):
+            for step in (self._see_whether_it_grows, self.retention.step, self._count_on):
                 worked &= await self._try(step)
             if worked:
                 self._outage.recovered()
@@ -95,20 +98,58 @@ class Upkeep:
 
     async def _count_on(self) -> None:
         """Finish the counts of lanes that an earlier run left behind."""
-        while self._counting:
-            chore = self._buffer.writer.chore(lambda db: holes.count_on(db, COUNT_ROWS))
-            self._counting = await asyncio.wrap_future(chore)
+        writer = self._buffer.writer
+
+        def count(db: sqlite3.Connection) -> bool:
+            with self._counted.slice() as rows:
+                return counting.count_on(db, writer.lanes, rows)
+
+        while counting.is_behind(self._connection, writer.lanes):
+            await asyncio.wrap_future(writer.chore(count))
 
     async def _tidy(self) -> None:
-        """Let what is past ``keep_units`` go; not while the clock is not trusted."""
+        """Let what is past its time go; by the clock only while that is trusted."""
+        await self._slices(tidy_lanes)
         cutoff_ns = clock.now().at_ns - round(self._buffer.settings.keep_units * 1e9)
-        while clock.synchronised():
-            if not await asyncio.wrap_future(self._buffer.writer.chore(lambda db: tidy(db, cutoff_ns))):
-                return
+        if clock.synchronised():
+            await self._slices(lambda db: tidy(db, cutoff_ns))
+
+    async def _slices(self, work: Callable[[sqlite3.Connection], bool]) -> None:
+        """Repeat a chore until it says that nothing is left."""
+        while await asyncio.wrap_future(self._buffer.writer.chore(work)):
+            pass
+
+    async def _trust_letters(self) -> None:
+        """The 30 days of a dead letter from before the clock was set begin with the first time that is trusted."""
+        while self._buffer.writer.untrusted_letters and clock.synchronised():
+            letters = await asyncio.to_thread(_untrusted, self._buffer.files.db)
+            self._buffer.writer.untrusted_letters = bool(letters)
+            chore = self._buffer.writer.chore(lambda db, letters=letters: trust_letters(db, letters))  # type: ignore[misc]
+            await asyncio.wrap_future(chore)
+
+    async def _see_whether_it_grows(self) -> None:
+        """A write-ahead log beyond its usual size is a reader that takes its time, or a file that may not grow."""
+        if self.retention.stuck is None and self._buffer.files.wal_size() < WAL_BYTES:
+            return
+        try:
+            await self.shrink()
+        except sqlite3.Error as error:
+            if is_damage(error) or not can_pass(error):
+                raise
+            self.retention.stuck = error
+        else:
+            self.retention.stuck = None
+
+    async def shrink(self) -> None:
+        """Move the write-ahead log into the database, as far as readers allow, and cut off what was vacuumed.
+
+        Beside the writer, which goes on meanwhile.
+        """
+        await asyncio.to_thread(_checkpoint, self._buffer.files.db)
 
     async def _keep_ballast(self) -> None:
         settings, files = self._buffer.settings, self._buffer.files
-        if self._buffer.writer.trouble is None:
+        if self._buffer.writer.trouble is None and not self.retention.is_full():
             await asyncio.to_thread(files_of.keep_ballast, files, settings.ballast, settings.min_free)
 
     async def _checkpoint(self) -> None:
@@ -124,7 +165,9 @@ class Upkeep:
             log.warning("route detached", route=name, why="not in the config; what it did not deliver is kept")
 
     async def _sample_rate(self) -> None:
-        self._rate.append((time.monotonic(), self._buffer.writer.counts.bytes))
+        self._growth.note(
+            self._buffer.writer.counts.bytes, self.used(), self.retention.deleted + self.retention.dropped
+        )
 
     # --- figures ---------------------------------------------------------------------------------------------
 
@@ -132,7 +175,9 @@ class Upkeep:
         """See ``Buffer.stats``."""
         buffer, writer = self._buffer, self._buffer.writer
         totals = {id: (lane.total, lane.total_seq) for id, lane in writer.lanes.items()}
-        result = measure(self._connection, buffer.files, buffer.settings, totals, self._bytes_per_hour())
+        result = measure(
+            self._connection, buffer.files, buffer.settings, totals, self._growth.per_hour(writer.counts.bytes)
+        )
         trouble = writer.failed or writer.trouble or writer.held
         return result | {
             "inbox": buffer.next_seq - 1 - writer.durable_seq,
@@ -142,12 +187,13 @@ class Upkeep:
             "trouble": None if trouble is None else {"error": str(trouble.args[0]), "hint": trouble.hint},
         }
 
+    def undelivered(self) -> tuple[int, int]:
+        """Bytes that no attached route has had yet, and the bytes that they may take."""
+        return undelivered(self._connection, self._buffer.files, self._buffer.settings)
+
     def used(self) -> int:
         """Bytes of the database that hold something."""
-        execute = self._connection.execute
-        (size,), (pages,) = execute("PRAGMA page_size").fetchone(), execute("PRAGMA page_count").fetchone()
-        (free,) = execute("PRAGMA freelist_count").fetchone()
-        return int(size * (pages - free))
+        return used_bytes(self._connection)
 
     def write_witness(self) -> None:
         """Write the witness if anything was committed since. Blocking."""
@@ -163,7 +209,12 @@ class Upkeep:
         finally:
             connection.close()
 
-    def _bytes_per_hour(self) -> float | None:
-        since_s, before = self._rate[0]
-        passed_s = time.monotonic() - since_s
-        return (self._buffer.writer.counts.bytes - before) * 3600 / passed_s if passed_s >= 1.0 else None
+
+def _checkpoint(path: Path) -> None:
+    with closing(connect(path, query="mode=rw")) as db:
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _untrusted(path: Path) -> list[tuple[int, int]]:
+    with closing(connect(path)) as db:
+        return db.execute("SELECT lane, n FROM dead_letter WHERE NOT synced LIMIT ?", (LETTERS,)).fetchall()

@@ -35,7 +35,7 @@ import orjson
 
 from edge_agent import clock
 from edge_agent.buffer import holes
-from edge_agent.buffer.lanes import RouteFilter
+from edge_agent.buffer.counting import Tracked
 from edge_agent.buffer.projection import Entry, Projection, Sources
 from edge_agent.buffer.queries import DAMAGE_HINT, Passed, can_pass, is_damage
 from edge_agent.buffer.steps import step
@@ -49,7 +49,6 @@ TOTALS_S = 5.0  # lanes' totals are stored this often; a restart counts no more 
 BATCH_ROWS = 4096
 IDLE_S = 1.0  # the thread shows that it lives at least this often
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-ROW_BYTES = 60  # what a record takes on disk beside its body
 
 T = TypeVar("T")
 Drop = Callable[[sqlite3.Connection], dict[str, Any] | None]
@@ -58,16 +57,6 @@ was given up, nothing is recorded), or None for a record that is right as it is.
 
 _INSERT = "INSERT INTO record (seq, kind, source, at_ns, mono_ns, synced, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SAMPLE = Kind.SAMPLE
-
-
-@dataclass(slots=True)
-class Tracked:
-    """A growing lane, with how many records of the log have passed its filter so far."""
-
-    filter: RouteFilter
-    refused: frozenset[str]
-    total: int
-    total_seq: int
 
 
 @dataclass(slots=True)
@@ -103,6 +92,7 @@ class Writer:
         self.on_commit: Callable[[int], None] = lambda seq: None
         self.on_damage: Callable[[str], None] = lambda why: None  # on the writer's thread: mark the file
         self.on_full: Callable[[], None] = lambda: None  # on the writer's thread: give up the ballast
+        self.untrusted_letters = True  # there may be dead letters of a clock that was not set
         self.lanes: dict[int, Tracked] = {}  # the writer thread's own
         self.drops: dict[int, Drop] = {}  # seq of a drop record -> what its transaction, which is its own, deletes
         self._connection = connection
@@ -308,8 +298,9 @@ class Writer:
 
     def _store_progress(self, progress: dict[int, tuple[int, int]], dead: list[Any]) -> None:
         if dead:
-            sql = "INSERT OR REPLACE INTO dead_letter (route, lane, n, seq, reason, at_ns) VALUES (?, ?, ?, ?, ?, ?)"
-            self._connection.executemany(sql, dead)
+            self.untrusted_letters |= not self._is_synced()
+            sql = "INSERT OR REPLACE INTO dead_letter (route, lane, n, seq, reason, at_ns, synced)"
+            self._connection.executemany(f"{sql} VALUES (?, ?, ?, ?, ?, ?, {self._is_synced()})", dead)
         if progress:
             step("progress_before")
             self._connection.executemany(
@@ -338,15 +329,14 @@ class Writer:
         seq = batch[-1][0]
         counts.rows += len(batch)
         counts.batch = len(batch)
-        counts.bytes += sum([len(entry[2]) for entry in batch]) + ROW_BYTES * len(batch)
+        counts.bytes += sum([len(entry[2]) for entry in batch]) + holes.ROW_BYTES * len(batch)
         for lane in self.lanes.values():
             kinds, refused = lane.filter.kinds, lane.refused
             if refused:
                 passes = lane.filter.passes
-                lane.total += sum(passes(record.kind, record.source, refused) for _, record, body in batch if body)
+                lane.add(sum(passes(record.kind, record.source, refused) for _, record, body in batch if body), seq)
             else:
-                lane.total += sum([row[1] in kinds for row in rows])
-            lane.total_seq = seq
+                lane.add(sum([row[1] in kinds for row in rows]), seq)
         self.head_hash = digest
         self.durable_seq = seq
         self.head = (seq, digest)
@@ -417,4 +407,5 @@ def open_writing(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_size = -4096")
+    connection.execute(f"PRAGMA journal_size_limit = {8 * 2**20}")  # what a burst left is cut off again
     return connection
