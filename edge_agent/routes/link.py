@@ -130,7 +130,7 @@ class Link:
 
     async def connect(self) -> None:
         """Connect and wait for the CONNACK. Raises BrokerUnavailable or SinkRefused."""
-        _secure, host, port = self._settings.broker
+        secure, host, port = self._settings.broker
         try:
             async with asyncio.timeout(CONNECT_S):
                 await _in_thread(self._identify)
@@ -143,6 +143,8 @@ class Link:
             raise SinkRefused(f"{host}:{port}: TLS: {error}", hint=tls.handshake_hint(error)) from error
         except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host can look so
             hint = f"is a broker listening at {self._settings.url}?"
+            if secure and isinstance(error, ConnectionResetError):
+                hint = "does the broker speak TLS on this port? mqtts:// is usually port 8883"
             why = getattr(error, "strerror", None) or error
             raise BrokerUnavailable(f"{host}:{port}: {why}", hint=hint) from error
 

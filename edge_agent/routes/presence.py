@@ -91,8 +91,10 @@ class Presence:
         """What came on the state topic, as hostile as it may be."""
         try:
             body = orjson.loads(payload)
-            other, word, host = str(body["log"]), body["state"], str(body.get("host") or "?")
+            other, word, host = body["log"], body["state"], str(body.get("host") or "?")
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            return
+        if not isinstance(other, str) or not isinstance(word, str):
             return
         if other == self._buffer.log:
             self._seen = True

@@ -68,7 +68,7 @@ class Mosquitto:
         if users is None:
             lines.append("allow_anonymous true")
         else:
-            lines += ["allow_anonymous false", f"password_file {self._passwords(users)}"]
+            lines += ["allow_anonymous false", f"password_file {self.admit(users)}"]
         self._write("mosquitto.conf", "\n".join([*lines, *options]) + "\n")
 
     @property
@@ -133,7 +133,10 @@ class Mosquitto:
         path.write_text(text)
         return path
 
-    def _passwords(self, users: dict[str, str]) -> Path:
+    def admit(self, users: dict[str, str]) -> Path:
+        """These and nobody else, from now on (who is connected stays)."""
         path = self._write("passwords", "".join(f"{name}:{password}\n" for name, password in users.items()))
         subprocess.run(["mosquitto_passwd", "-U", str(path)], check=True, capture_output=True)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
         return path
