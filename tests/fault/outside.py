@@ -87,6 +87,11 @@ class BufferFile:
         with self._open() as db:
             return db.execute(f"SELECT {columns} FROM reading").fetchall()
 
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Anything else."""
+        with self._open() as db:
+            return db.execute(sql).fetchall()
+
     def damaged(self) -> list[tuple[int, int]]:
         """Ranges that the ledger says are damaged or lost."""
         with self._open() as db:

@@ -75,7 +75,7 @@ def serial_of(number: int) -> str:
 
 
 class Promise(NamedTuple):
-    """Records ``first`` to ``last`` of ``log`` were durable; samples count up from ``number``, which is -1 for others."""
+    """Records ``first`` to ``last`` of ``log`` were durable; samples count up from ``number``, others have -1."""
 
     log: str
     first: int

@@ -3,15 +3,15 @@
     python -m fault.writer CONFIG.json        (PYTHONPATH=tests; ``EDGE_AGENT_KILL_AT`` works as in the agent)
 
 It makes one unit after another: identifier, cycle, binding, ``SAMPLES`` samples, end of cycle. Each sample's value is
-a number that is never used again, and the number alone says whose it is (:func:`fault.tally.serial_of`), so that whoever holds
-nothing but the receiver's database can tell a lost, a doubled and a wrongly bound reading.
+a number that is never used again, and the number alone says whose it is (:func:`fault.tally.serial_of`), so that
+whoever holds nothing but the receiver's database can tell a lost, a doubled and a wrongly bound reading.
 
 What ``committed()`` promised is written to the truth file, one line an append, after the promise and before anything
 else: ``log first_seq last_seq number_of_the_first_sample`` (-1: not a sample). Nothing else counts as accepted.
 
 Config: ``data_dir, truth, run`` (which start this is: numbers go on above), ``routes`` {name: settings}, ``buffer``
-settings (their limits are not checked), ``rate`` (units a second; 0: as fast as it goes), ``units`` (then it only
-delivers, as after SIGUSR1), ``same_instant`` (all samples of a unit are of the same nanosecond), ``batch`` (units a commit).
+settings (their limits are not checked), ``rate`` (units a second; 0: as fast as it goes), ``batch`` (units a commit),
+``units`` (then it only delivers, as after SIGUSR1), ``same_instant`` (all samples of a unit are of one nanosecond).
 """
 
 from __future__ import annotations

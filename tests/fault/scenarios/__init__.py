@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fault.rig import Rig
 
-FAMILIES = ("kills", "brokers", "receivers", "networks")
+FAMILIES = ("kills", "brokers", "receivers", "networks", "disks", "damage", "clocks", "copies", "power")
 
 
 @dataclass(frozen=True, slots=True)
