@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import orjson
+
+from edge_agent.receiver.tracker import Range
 
 MAX_RECORDS = 1_000_000
 TOMBSTONE = "tombstone"
@@ -42,7 +44,10 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A checked envelope. ``ranges`` are the numbers it settles, ascending, inclusive at both ends."""
+    """A checked envelope. ``ranges`` are the numbers it settles, ascending, inclusive at both ends.
+
+    ``replay`` is the id of the request that it answers, "" if it answers none.
+    """
 
     agent: str
     stream: str
@@ -52,7 +57,32 @@ class Message:
     after: int
     confirm: str  # topic, "" if the sender wants no confirmation
     records: list[dict[str, Any]]
-    ranges: list[tuple[int, int]]
+    ranges: list[Range]
+    replay: str = ""
+
+    @property
+    def low_seq(self) -> int:
+        """The lowest seq of its records; 0 of tombstones."""
+        return self.ranges[0].low_seq
+
+
+def route_of(stream: str) -> str:
+    """The route's name: a stream is "<log>.<route>.<lane>"."""
+    return stream.partition(".")[2].rpartition(".")[0]
+
+
+class Row(NamedTuple):
+    """One record as a row of the table ``record``; ``body`` is its canonical JSON."""
+
+    agent: str
+    log: str
+    seq: int
+    kind: str
+    source: str
+    at_ns: int
+    mono_ns: int
+    synced: bool
+    body: str
 
 
 def parse(payload: bytes) -> Message:
@@ -76,13 +106,16 @@ def parse(payload: bytes) -> Message:
     if not isinstance(records, list) or not 0 < len(records) <= MAX_RECORDS:
         raise BadMessage("records is no list, or empty")
     ranges = _tombstones(records) if kind == TOMBSTONE else _numbers(records)
-    return Message(agent, stream, log, kind, source, after, confirm, records, ranges)
+    replay = head.get("replay", "")
+    if not isinstance(replay, str) or len(replay) > _NAME_CHARS:
+        raise BadMessage("replay is no name")
+    return Message(agent, stream, log, kind, source, after, confirm, records, ranges, replay)
 
 
-def rows(message: Message) -> list[tuple[str, str, int, str, str, int, int, int, str]]:
+def rows(message: Message) -> list[Row]:
     """The records as rows of the table ``record``; takes the envelope out of them. Raises BadMessage."""
     agent, log, kind, source = message.agent, message.log, message.kind, message.source
-    found: list[tuple[str, str, int, str, str, int, int, int, str]] = []
+    found: list[Row] = []
     dumps = orjson.dumps
     try:
         for record in message.records:
@@ -94,13 +127,14 @@ def rows(message: Message) -> list[tuple[str, str, int, str, str, int, int, int,
                 raise BadMessage("seq is a whole number, at_ns and mono_ns are decimal text")
             if not -(2**63) < at_ns < 2**63 or not 0 <= mono_ns < 2**63:
                 raise BadMessage("at_ns or mono_ns is out of range")
-            found.append((agent, log, seq, kind, source, at_ns, mono_ns, synced is not False, dumps(record).decode()))
+            body = dumps(record).decode()
+            found.append(Row(agent, log, seq, kind, source, at_ns, mono_ns, synced is not False, body))
     except (KeyError, ValueError, TypeError) as error:
         raise BadMessage(f"a record lacks or spoils {error}") from error
     return found
 
 
-def _numbers(records: list[Any]) -> list[tuple[int, int]]:
+def _numbers(records: list[Any]) -> list[Range]:
     try:
         numbers = [record["n"] for record in records]
     except (KeyError, TypeError) as error:
@@ -108,30 +142,37 @@ def _numbers(records: list[Any]) -> list[tuple[int, int]]:
     if not all(map(_is_count, numbers)) or numbers[0] < 1 or numbers[-1] >= 2**63:
         raise BadMessage("n is a whole number from 1 on")
     if numbers[-1] - numbers[0] == len(numbers) - 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return [(numbers[0], numbers[-1])]
-    return _joined([(n, n) for n in numbers])
+        return [Range(numbers[0], numbers[-1], _seq(records[0]), _seq(records[-1]))]
+    return _joined([Range(n, n, _seq(record), _seq(record)) for n, record in zip(numbers, records, strict=True)])
 
 
-def _tombstones(records: list[Any]) -> list[tuple[int, int]]:
+def _seq(record: dict[str, Any]) -> int:
+    """The record's seq; 0 if that is nonsense, for which ``rows`` will refuse it by its number."""
+    seq = record.get("seq")
+    return seq if _is_count(seq) and seq < 2**63 else 0
+
+
+def _tombstones(records: list[Any]) -> list[Range]:
     ranges = []
     for record in records:
         n, count = (record.get("n"), record.get("count")) if isinstance(record, dict) else (None, None)
         if not _is_count(n) or not _is_count(count) or n < 1 or count < 1 or n + count >= 2**63:
             raise BadMessage("a tombstone is {n, count, reason}")
-        ranges.append((n, n + count - 1))
+        ranges.append(Range(n, n + count - 1))
     return _joined(ranges)
 
 
-def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _joined(ranges: Sequence[Range]) -> list[Range]:
     """Neighbours made one. Raises BadMessage unless they ascend."""
     found = [ranges[0]]
-    for first, last in ranges[1:]:
-        if first <= found[-1][1]:
+    for each in ranges[1:]:
+        last = found[-1]
+        if each.first <= last.last:
             raise BadMessage("the numbers do not ascend")
-        if first == found[-1][1] + 1:
-            found[-1] = (found[-1][0], last)
+        if each.first == last.last + 1:
+            found[-1] = Range(last.first, each.last, last.low_seq, each.high_seq)
         else:
-            found.append((first, last))
+            found.append(each)
     return found
 
 

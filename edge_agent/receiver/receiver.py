@@ -8,6 +8,12 @@ The broker gets its PUBACK only after the commit, and keeps a persistent session
 again what we had not committed. Killed between commit and confirmation, the agent or the broker sends again, the key
 (agent, log, seq) removes the double, and it is confirmed then.
 
+With a ``group``, several receivers share the load (MQTT 5 shared subscriptions) into one database. Their sessions end
+with the connection, so what one of them had not acknowledged goes to the others, or comes again by the agent's
+``confirm_timeout``; a session that lived on would keep its share of what comes from everybody.
+
+While the database is away (a server that restarts), the broker is left too: what it holds for us waits there.
+
 Single-threaded: paho's loop, the database and the callback share the caller's thread. A batch is committed when it is
 ``BATCH_S`` old, holds ``BATCH_BYTES``, or nothing more has come for ``QUIET_S``.
 """
@@ -36,13 +42,17 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.errors import BrokerUnavailable
 from edge_agent.logs import Log, Outage
+from edge_agent.receiver.database import DatabaseAway
+from edge_agent.receiver.gaps import Gap
+from edge_agent.receiver.ledger import Finding
 from edge_agent.receiver.message import BadMessage, Message, parse
-from edge_agent.receiver.store import Gap, OnRecord, Store
+from edge_agent.receiver.store import OnRecord, Store
 
 BATCH_S = 0.05
 BATCH_BYTES = 4 * 2**20
 QUIET_S = 0.005
 IDLE_S = 0.25
+LOOK_S = 1.0  # how often the gaps are looked at
 SESSION_S = 7 * 24 * 3600  # the broker keeps what comes for us while we are away
 UNACKED = 200  # messages the broker may have on the way to us
 CONFIRMING = 100  # confirmations without PUBACK; a later one says more, so further ones wait for it
@@ -60,9 +70,12 @@ class Receiver:
     """Receive, commit, confirm. ``run()`` returns after ``stop()``, which any thread or signal handler may call.
 
     ``topics``: one filter or several; a route's records must all come (filter in the agent's route, not here), or the
-    missing numbers stay gaps. ``database`` None keeps records in memory and confirms nothing. ``on_record(db,
+    missing numbers stay gaps. ``database``: an SQLite file or postgresql://…; None keeps records in memory and confirms
+    nothing. ``group``: share the load with all receivers that name the same group and database. ``on_record(db,
     record)`` runs in the transaction that stores the record, once for each; it may raise RecordRejected. ``on_gap``
-    hears of numbers that are missing for ``gap_after_s`` while later ones came, or that were lost to us for good.
+    hears of numbers that are missing for ``gap_after_s`` while later ones came, or that were settled without us, and
+    again when they were asked for (after ``ask_after_s``, if the sender still has to send them by itself), have come,
+    or are given up. ``on_finding`` hears of forks and of records that were changed.
     """
 
     def __init__(
@@ -71,6 +84,7 @@ class Receiver:
         topics: str | Sequence[str],
         database: str | Path | None,
         *,
+        group: str | None = None,
         client_id: str | None = None,
         username: str | None = None,
         password: str | None = None,
@@ -79,19 +93,23 @@ class Receiver:
         confirm: bool = True,
         on_record: OnRecord | None = None,
         on_gap: Callable[[Gap], None] | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
         on_batch: Callable[[Receiver, Sequence[Message]], None] | None = None,
         gap_after_s: float = 5.0,
+        ask_after_s: float = 60.0,
     ) -> None:
         self.topics = [topics] if isinstance(topics, str) else list(topics)
         self.confirm = confirm and database is not None
         self.connected = False
         self._url = url
-        self._database = None if database is None else Path(database)
-        self._client_id = client_id or _client_id(self._database)
+        self._database = database
+        self._group = group
+        self._client_id = client_id or ("" if group else _client_id(database))
         self._username, self._password, self._ca = username, password, ca
         self._v5 = version == "5"
-        self._on_record, self._on_gap, self._on_batch = on_record, on_gap, on_batch
-        self._gap_after_s = gap_after_s
+        self._keeps_session = self.confirm and not group
+        self._on_record, self._on_gap, self._on_finding, self._on_batch = on_record, on_gap, on_finding, on_batch
+        self._gap_after_s, self._ask_after_s = gap_after_s, ask_after_s
         self._stop = threading.Event()
         self._store: Store | None = None
         self._client: mqtt.Client | None = None
@@ -100,14 +118,14 @@ class Receiver:
         self._bad: list[tuple[str, str, bytes]] = []
         self._states: list[tuple[str, str, bytes]] = []
         self._mids: list[int] = []
-        self._batch_bytes, self._batch_s = 0, 0.0
+        self._batch_bytes, self._batch_s, self._looked_s = 0, 0.0, 0.0
         self._confirming = 0
-        self._holes: dict[tuple[str, str, int, int], float] = {}  # seen since; infinite once reported
         self._counts: Counter[str] = Counter()
 
     @property
     def counts(self) -> Counter[str]:
-        """messages, records, duplicates, refused, bad_messages, tombstones, deferred, gaps; connections."""
+        """messages, records, duplicates, refused, bad_messages, tombstones, deferred; gaps, gaps_asked, gaps_filled,
+        gaps_given_up, findings; connections."""
         return self._counts + (self._store.counts if self._store is not None else Counter())
 
     def stop(self) -> None:
@@ -115,31 +133,43 @@ class Receiver:
         self._stop.set()
 
     def run(self) -> None:
-        """Receive until ``stop()``. Reconnects by itself.
+        """Receive until ``stop()``. Reconnects by itself, to the broker and to a database server.
 
-        Raises StorageError if the database cannot be written, ReceiverRefused if the broker refuses us at the first
-        attempt, and whatever ``on_record`` raises (but for RecordRejected).
+        Raises StorageError if the database cannot be written (or not reached, at the first attempt), ReceiverRefused if
+        the broker refuses us at the first attempt, and whatever ``on_record`` raises (but for RecordRejected).
         """
-        outage = Outage(log, "broker", url=self._url)
+        broker, database = Outage(log, "broker", url=self._url), Outage(log, "database")
         failures = 0
         self._store = Store(self._database, self._on_record)
         try:
             while not self._stop.is_set():
                 try:
+                    if failures:
+                        self._reopen()
+                    database.recovered()
                     self._connect()
-                    outage.recovered()
+                    broker.recovered()
                     failures = 0
                     self._serve()
-                except BrokerUnavailable as error:
+                except (BrokerUnavailable, DatabaseAway) as error:
                     if isinstance(error, ReceiverRefused) and not self._counts["connections"]:
                         raise
-                    outage.failed(error)
+                    (database if isinstance(error, DatabaseAway) else broker).failed(error)
                     self._stop.wait(random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_S * 2 ** min(failures, 10))))
                     failures += 1
                 finally:
                     self._disconnect()
         finally:
             self._store.close()
+
+    def _reopen(self) -> None:
+        """A database server may have dropped us as well."""
+        assert self._store is not None
+        if isinstance(self._database, str) and "://" in self._database:
+            counts = self._store.counts
+            self._store.close()
+            self._store = Store(self._database, self._on_record)
+            self._store.counts = counts
 
     # --- connection --------------------------------------------------------------------------------------------
 
@@ -149,7 +179,7 @@ class Receiver:
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             protocol=mqtt.MQTTv5 if self._v5 else mqtt.MQTTv311,
-            clean_session=None if self._v5 else not self.confirm,
+            clean_session=None if self._v5 else not self._keeps_session,
             reconnect_on_failure=False,
             manual_ack=True,
         )
@@ -178,9 +208,9 @@ class Receiver:
         if not self._v5:
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_S if self.confirm else 0
+        properties.SessionExpiryInterval = SESSION_S if self._keeps_session else 0
         properties.ReceiveMaximum = UNACKED
-        return {"clean_start": not self.confirm, "properties": properties}
+        return {"clean_start": not self._keeps_session, "properties": properties}
 
     def _disconnect(self) -> None:
         """What is in the batch was not acknowledged, so it comes again; forget it."""
@@ -204,7 +234,7 @@ class Receiver:
                 raise BrokerUnavailable(f"{self._url} does not answer")
             if before and (self._batch_bytes == before or self._is_due()):
                 self._commit()
-            self._notice_gaps()
+            self._watch(idle=not before)
         if self._batch_bytes:
             self._commit()
 
@@ -218,11 +248,18 @@ class Receiver:
             hint = "check user name and password, and the broker's list of users"
             self._lost = ReceiverRefused(f"{self._url}: the broker refuses the connection: {code}", hint=hint)
             return
-        options: Any = SubscribeOptions(qos=1, noLocal=True) if self._v5 else 1
-        client.subscribe([(topic, options) for topic in self.topics])
+        options: Any = SubscribeOptions(qos=1, noLocal=not self._group) if self._v5 else 1
+        client.subscribe([(topic, options) for topic in self._filters()])
+
+    def _filters(self) -> list[str]:
+        """What to subscribe to. The retained states come to no shared subscription, so each receiver takes those."""
+        if not self._group:
+            return self.topics
+        shared = [f"$share/{self._group}/{topic}" for topic in self.topics]
+        return shared + sorted({_states_of(topic) for topic in self.topics})
 
     def _on_subscribe(self, client: Any, data: Any, mid: int, codes: list[ReasonCode], properties: Any) -> None:
-        denied = [topic for topic, code in zip(self.topics, codes, strict=False) if code.is_failure]
+        denied = [topic for topic, code in zip(self._filters(), codes, strict=False) if code.is_failure]
         if denied:
             hint = f"allow {denied[0]} in the broker's ACL"
             self._lost = ReceiverRefused(f"{self._url}: the broker denies the subscription", hint=hint)
@@ -270,29 +307,26 @@ class Receiver:
     def _resume(self, state_topic: str, agent: str) -> None:
         """Tell an agent that we are (back) there: what the broker took for us meanwhile may be gone."""
         if self.confirm and self._client is not None:
-            self._confirming += 1
             payload = orjson.dumps({"v": 1, "agent": agent, "resume": True})
-            self._client.publish(f"{state_topic.removesuffix('/state')}/confirm", payload, qos=1)
+            self._publish(f"{state_topic.removesuffix('/state')}/confirm", payload)
 
     # --- what follows ------------------------------------------------------------------------------------------
 
     def _commit(self) -> None:
         """Store the batch, then acknowledge it to the broker and confirm it to the agents."""
         assert self._store is not None and self._client is not None
-        outcome = self._store.take(self._batch, self._bad)
-        for state in self._states:
-            self._store.note_state(*state)
+        outcome = self._store.take(self._batch, self._bad, self._states)
         for mid in self._mids:
             self._client.ack(mid, 1)
         if self.confirm:
             for topic, payload in outcome.confirmations:
                 if self._confirming < CONFIRMING:
-                    self._confirming += 1
-                    self._client.publish(topic, payload, qos=1)
+                    self._publish(topic, payload)
         batch = self._batch
         self._forget()
         for gap in outcome.gaps:
             self._tell(gap)
+        self._report(outcome.findings)
         if self._on_batch is not None:
             self._on_batch(self, batch)
 
@@ -300,26 +334,45 @@ class Receiver:
         self._batch, self._bad, self._states, self._mids = [], [], [], []
         self._batch_bytes = 0
 
-    def _notice_gaps(self) -> None:
+    def _publish(self, topic: str, payload: bytes) -> None:
+        assert self._client is not None
+        self._confirming += 1
+        self._client.publish(topic, payload, qos=1)
+
+    def _watch(self, *, idle: bool) -> None:
+        """Between batches: the gaps, and a slice of the proof."""
         assert self._store is not None
         now_s = time.monotonic()
-        holes = {hole: self._holes.get(hole, now_s) for hole in self._store.holes()}
-        for (agent, stream, first_n, last_n), since_s in self._holes.items():
-            if since_s == float("inf") and (agent, stream, first_n, last_n) not in holes:
-                self._store.forget_gap(agent, stream, first_n)
-        self._holes = holes
-        for hole, since_s in holes.items():
-            if now_s - since_s >= self._gap_after_s:
-                gap = Gap(*hole, lost=False)
-                self._holes[hole] = float("inf")
-                self._store.note_gap(gap)
+        if now_s - self._looked_s >= min(LOOK_S, self._gap_after_s / 2):
+            self._looked_s = now_s
+            watch = self._store.look_at_gaps(self._gap_after_s, self._ask_after_s, ask=self.confirm)
+            for gap in watch.gaps:
                 self._tell(gap)
+            for topic, payload in watch.requests:
+                self._publish(topic, payload)
+        if idle:
+            self._report(self._store.ledger.step())
 
     def _tell(self, gap: Gap) -> None:
-        self._counts["gaps"] += 1
-        log.warning("gap", agent=gap.agent, stream=gap.stream, first_n=gap.first_n, last_n=gap.last_n, lost=gap.lost)
+        self._counts["gaps" if gap.state == "open" else f"gaps_{gap.state}"] += 1
+        about = {"stream": gap.stream, "first_n": gap.first_n, "last_n": gap.last_n, "lost": gap.lost}
+        log.warning("gap", agent=gap.agent, **about, state=gap.state, reason=gap.reason)
         if self._on_gap is not None:
             self._on_gap(gap)
+
+    def _report(self, findings: Sequence[Finding]) -> None:
+        for finding in findings:
+            self._counts["findings"] += 1
+            log.error("finding", agent=finding.agent, code=finding.code, what=finding.text)
+            if self._on_finding is not None:
+                self._on_finding(finding)
+
+
+def _states_of(topic: str) -> str:
+    """The filter of the states of the agents whose records ``topic`` takes: enterprise/site/area/line/_agent/agent."""
+    levels = topic.split("/")
+    named = [level for level in levels[:4] if level != "#"]
+    return "/".join([*named, *["+"] * (4 - len(named)), "_agent", "+", "state"])
 
 
 def _state(payload: bytes) -> tuple[str, str, bytes]:
@@ -333,9 +386,10 @@ def _state(payload: bytes) -> tuple[str, str, bytes]:
     return agent, state, payload
 
 
-def _client_id(database: Path | None) -> str:
-    """The same for the same file on the same host, since the broker's session hangs on it."""
+def _client_id(database: str | Path | None) -> str:
+    """The same for the same database on the same host, since the broker's session hangs on it."""
     if database is None:
         return ""
-    identity = f"{socket.gethostname()}:{database.absolute()}"
+    where = database if "://" in str(database) else Path(database).absolute()
+    identity = f"{socket.gethostname()}:{where}"
     return f"edge-receiver-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

@@ -1,7 +1,8 @@
-"""The tables, triggers and views of a receiver's database; plain SQL, so that any language can use it.
+"""The tables, triggers and views of a receiver's SQLite file; plain SQL, so that any language can use it.
 
-``record`` is what came, once each, keyed (agent, log, seq). ``stream``, ``gap``, ``nack`` and ``rejected`` belong to
-delivery. The rest is filled by triggers whatever the order of arrival: ``tag`` and ``claim`` say what samples mean,
+``schema_postgres`` holds the same ones for PostgreSQL. ``record`` is what came, once each, keyed (agent, log, seq).
+``stream``, ``gap``, ``nack`` and ``rejected`` belong to delivery, ``anchor`` and ``finding`` to the proof that nothing
+was changed. The rest is filled by triggers whatever the order of arrival: ``tag`` and ``claim`` say what samples mean,
 ``cycle`` holds one row a cycle with its newest binding (the highest seq wins), ``cycle_window`` which samples it owns.
 ``lineage`` says which earlier log a log goes on from: after a restored snapshot two logs may use one seq, and a window
 means the samples of its own line only. The eight nearest ancestors are kept; no cycle outlives so many restarts.
@@ -13,8 +14,28 @@ from __future__ import annotations
 
 import sqlite3
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x45415231  # "EAR1"
+
+_WATCHED = """
+CREATE TABLE gap (
+  agent TEXT NOT NULL, stream TEXT NOT NULL, first_n INTEGER NOT NULL, last_n INTEGER NOT NULL, lost INTEGER NOT NULL,
+  state TEXT NOT NULL, log TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, held INTEGER NOT NULL,
+  noticed_at_ns INTEGER NOT NULL, asked INTEGER NOT NULL DEFAULT 0, request TEXT, asked_at_ns INTEGER,
+  heard_at_ns INTEGER, ended_at_ns INTEGER, reason TEXT, PRIMARY KEY (agent, stream, first_n)
+) WITHOUT ROWID;
+CREATE TABLE anchor (
+  agent TEXT NOT NULL, by_log TEXT NOT NULL, by_seq INTEGER NOT NULL, kind TEXT NOT NULL, log TEXT NOT NULL,
+  seq INTEGER NOT NULL, hash TEXT NOT NULL, verdict TEXT NOT NULL, PRIMARY KEY (agent, by_log, by_seq)
+) WITHOUT ROWID;
+CREATE INDEX anchor_place ON anchor (agent, log, seq);
+CREATE INDEX anchor_new ON anchor (verdict) WHERE verdict = 'new';
+CREATE TABLE finding (
+  id INTEGER PRIMARY KEY, agent TEXT NOT NULL, code TEXT NOT NULL, about TEXT NOT NULL, text TEXT NOT NULL,
+  noticed_at_ns INTEGER NOT NULL, UNIQUE (agent, code, about)
+);
+CREATE VIEW cycle_current AS SELECT * FROM cycle WHERE state <> 'unknown';
+"""
 
 _TABLES = """
 CREATE TABLE record (
@@ -27,11 +48,8 @@ CREATE INDEX record_kind ON record (kind, at_ns) WHERE kind <> 'sample';
 
 CREATE TABLE stream (
   agent TEXT NOT NULL, stream TEXT NOT NULL, upto INTEGER NOT NULL, highest INTEGER NOT NULL, ranges TEXT NOT NULL,
-  heard_at_ns INTEGER NOT NULL, PRIMARY KEY (agent, stream)
-) WITHOUT ROWID;
-CREATE TABLE gap (
-  agent TEXT NOT NULL, stream TEXT NOT NULL, first_n INTEGER NOT NULL, last_n INTEGER NOT NULL, lost INTEGER NOT NULL,
-  noticed_at_ns INTEGER NOT NULL, PRIMARY KEY (agent, stream, first_n)
+  heard_at_ns INTEGER NOT NULL, upto_seq INTEGER NOT NULL DEFAULT 0, log TEXT NOT NULL DEFAULT '',
+  confirm TEXT NOT NULL DEFAULT '', PRIMARY KEY (agent, stream)
 ) WITHOUT ROWID;
 CREATE TABLE nack (
   agent TEXT NOT NULL, stream TEXT NOT NULL, n INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (agent, stream, n)
@@ -146,6 +164,14 @@ WHEN new.kind = 'binding' AND json_extract(new.body, '$.state') <> 'superseded' 
 END;
 """
 
+_FROM_1 = """
+DROP TABLE gap;
+ALTER TABLE stream ADD COLUMN upto_seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stream ADD COLUMN log TEXT NOT NULL DEFAULT '';
+ALTER TABLE stream ADD COLUMN confirm TEXT NOT NULL DEFAULT '';
+UPDATE stream SET log = substr(stream, 1, instr(stream, '.') - 1);
+"""
+
 _VIEWS = """
 CREATE VIEW reading AS
 SELECT c.serial AS serial, c.unit AS unit, c.station AS station, c.step AS step, c.position AS position,
@@ -172,8 +198,29 @@ def prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == VERSION:
         return
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if version != 0 or tables:
-        raise sqlite3.DatabaseError(f"holds other tables (version {version}), not those of a receiver")
-    connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}{_TRIGGERS}{_VIEWS}PRAGMA user_version = {VERSION};COMMIT;")
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("BEGIN IMMEDIATE")  # another receiver may be making them at this moment
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version == 0 and not tables:
+            _run(connection, _TABLES + _TRIGGERS + _VIEWS + _WATCHED)
+        elif version == 1:
+            _run(connection, _FROM_1 + _WATCHED)
+        elif version != VERSION:
+            raise sqlite3.DatabaseError(f"holds other tables (version {version}), not those of a receiver")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    """Statement by statement: executescript would commit first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""

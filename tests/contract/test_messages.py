@@ -50,7 +50,7 @@ def test_a_message_has_exactly_the_documented_fields() -> None:
 
 
 def test_the_documented_message_and_confirmation_are_accepted() -> None:
-    assert parse_message(json.dumps(ENVELOPE).encode()).ranges == [(118, 118)]
+    assert parse_message(json.dumps(ENVELOPE).encode()).ranges == [(118, 118, 90211, 90211)]
     assert parse_confirmation(json.dumps(CONFIRMATION).encode()).nack == {97: "unknown part number"}
 
 

@@ -88,8 +88,8 @@ KILLED = """
 import os, signal, sys
 from edge_agent.receiver import Receiver, store
 commit = store.Store.take
-def take(self, messages, bad=()):
-    outcome = commit(self, messages, bad)
+def take(self, messages, *more):
+    outcome = commit(self, messages, *more)
     if messages:
         os.kill(os.getpid(), signal.SIGKILL)
     return outcome
@@ -169,7 +169,7 @@ def test_a_receiver_restored_from_a_backup_says_what_it_lost_and_goes_on(tmp_pat
                     await settled(route, store)
 
     asyncio.run(scenario())
-    assert [(gap.first_n, gap.last_n, gap.lost) for gap in gaps] == [(12, 21, True)]
+    assert [(gap.first_n, gap.last_n, gap.lost, gap.state) for gap in gaps[:1]] == [(12, 21, True, "open")]
 
 
 def test_a_gap_is_noticed_while_it_is_open_and_forgotten_when_it_is_filled(tmp_path: Path) -> None:
@@ -189,12 +189,13 @@ def test_a_gap_is_noticed_while_it_is_open_and_forgotten_when_it_is_filled(tmp_p
                     await asyncio.to_thread(hand.publish, f"{ROOT}/gate/scan", message(n))
                 await until(lambda: len(gaps) == 1)
                 assert (gaps[0].first_n, gaps[0].last_n, gaps[0].lost) == (2, 3, False)
+                assert (gaps[0].log, gaps[0].first_seq, gaps[0].last_seq) == ("aaaaaaaaaaaa", 2, 3)
                 for n in (2, 3):
                     await asyncio.to_thread(hand.publish, f"{ROOT}/gate/scan", message(n))
-                await until(lambda: receiver.counts["records"] == 4)
-                await asyncio.sleep(0.3)
+                await until(lambda: len(gaps) == 2)
+                assert (gaps[1].state, receiver.counts["gaps_filled"]) == ("filled", 1)
             connection = sqlite3.connect(database)
-            assert connection.execute("SELECT count(*) FROM gap").fetchone() == (0,)
+            assert connection.execute("SELECT first_n, last_n, state FROM gap").fetchall() == [(2, 3, "filled")]
             connection.close()
 
     asyncio.run(scenario())

@@ -27,7 +27,7 @@ def read(message: Any) -> Any:
 
 def test_a_good_one_is_read() -> None:
     message, (row,) = read(GOOD)
-    assert (message.ranges, message.after, message.confirm) == ([(118, 118)], 90, GOOD["confirm"])
+    assert (message.ranges, message.after, message.confirm) == ([(118, 118, 90211, 90211)], 90, GOOD["confirm"])
     assert row == (
         "l3-pc1", "9f2c41d07ab3", 90211, "sample", "press.state", 1795293977820854877, 773254142335, True,
         '{"tagset":"t"}',
@@ -35,13 +35,16 @@ def test_a_good_one_is_read() -> None:
 
 
 def test_numbers_that_are_not_neighbours_become_ranges() -> None:
-    records = [RECORD | {"n": n} for n in (1, 2, 3, 7, 9, 10)]
-    assert read(GOOD | {"records": records})[0].ranges == [(1, 3), (7, 7), (9, 10)]
+    records = [RECORD | {"n": n, "seq": 10 * n} for n in (1, 2, 3, 7, 9, 10)]
+    assert read(GOOD | {"records": records})[0].ranges == [(1, 3, 10, 30), (7, 7, 70, 70), (9, 10, 90, 100)]
 
 
 def test_a_tombstone_covers_its_count() -> None:
     records = [{"n": 5, "count": 3, "reason": "x"}, {"n": 8, "count": 1, "reason": "x"}, {"n": 20, "count": 2}]
-    assert parse(json.dumps(GOOD | {"kind": "tombstone", "records": records}).encode()).ranges == [(5, 8), (20, 21)]
+    assert parse(json.dumps(GOOD | {"kind": "tombstone", "records": records}).encode()).ranges == [
+        (5, 8, 0, 0),
+        (20, 21, 0, 0),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_a_tombstone_covers_its_count() -> None:
     [{"v": 2}, {"v": True}, {"agent": ""}, {"agent": "x" * 300}, {"agent": "a\nb"}, {"stream": 5}, {"log": "../../etc"},
      {"kind": "Sample"}, {"source": None}, {"after": -1}, {"after": True}, {"after": "5"},
      {"confirm": "acme/PLC/write"}, {"confirm": "a/_agent/other/confirm"}, {"confirm": "+/_agent/l3-pc1/confirm"},
-     {"confirm": 5}, {"records": []}, {"records": {}}, {"records": [5]}, {"records": None},
+     {"confirm": 5}, {"replay": 5}, {"replay": "x" * 300}, {"records": []}, {"records": {}}, {"records": [5]}, {"records": None},
      {"records": [RECORD | {"n": 0}]}, {"records": [RECORD | {"n": 1.0}]}, {"records": [RECORD | {"n": True}]},
      {"records": [RECORD | {"n": 2**63}]}, {"records": [RECORD, RECORD]},
      {"records": [RECORD | {"n": 2}, RECORD | {"n": 1}]},

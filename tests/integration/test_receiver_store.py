@@ -1,4 +1,7 @@
-"""The receiver's database: once each, whatever the order; refused by number; readings with their serial."""
+"""The receiver's database: once each, whatever the order; refused by number; readings with their serial.
+
+Every test runs on SQLite and on a real PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from edge_agent.errors import StorageError
 from edge_agent.receiver import tracker
 from edge_agent.receiver.message import Message, Received, parse
 from edge_agent.receiver.store import RecordRejected, Store
+from edge_agent.receiver.tracker import Range
+from support.postgres import Postgres
 
 LOG = "aaaaaaaaaaaa"
 CONFIRM = "e/s/a/l/_agent/pc1/confirm"
@@ -33,9 +38,26 @@ def message(kind: str, source: str, *bodies: dict[str, Any], log: str = LOG, seq
     return parse(json.dumps(head).encode())
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty database is."""
+    if request.param == "sqlite":
+        return str(tmp_path / "records.db")
+    server = request.getfixturevalue("server")
+    server.sql("DROP SCHEMA IF EXISTS edge_agent CASCADE")
+    server.sql("DROP TABLE IF EXISTS seen")
+    return f"postgresql://{server.user}:{server.password}@127.0.0.1:{server.port}/{server.database}"
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "records.db")
+def store(place: str) -> Iterator[Store]:
+    opened = Store(place)
     yield opened
     opened.close()
 
@@ -48,7 +70,7 @@ def confirmed(store: Store, *messages: Message) -> dict[str, Any]:
 
 
 def count(store: Store, table: str = "record") -> int:
-    return int(store.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    return int(store.database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def test_a_record_is_stored_once_and_confirmed_again(store: Store) -> None:
@@ -61,7 +83,7 @@ def test_a_record_is_stored_once_and_confirmed_again(store: Store) -> None:
 
 def test_a_hole_holds_upto_until_it_is_filled(store: Store) -> None:
     assert confirmed(store, message("scan", "gate", {}, {}, seqs=[1, 5]))["upto"] == 1
-    assert store.holes() == [("pc1", f"{LOG}.mes.1", 2, 4)]
+    assert store.tracker("pc1", f"{LOG}.mes.1").holes() == [(2, 4, 2, 4)]
     stone = parse(
         json.dumps(
             {"v": 1, "agent": "pc1", "stream": f"{LOG}.mes.1", "log": LOG, "boot": "b", "source": "agent",
@@ -69,7 +91,7 @@ def test_a_hole_holds_upto_until_it_is_filled(store: Store) -> None:
         ).encode()
     )  # fmt: skip
     assert confirmed(store, stone)["upto"] == 5
-    assert store.holes() == []
+    assert store.tracker("pc1", f"{LOG}.mes.1").holes() == []
 
 
 def test_what_is_settled_elsewhere_is_reported_as_lost_and_does_not_block(store: Store) -> None:
@@ -79,25 +101,26 @@ def test_what_is_settled_elsewhere_is_reported_as_lost_and_does_not_block(store:
     assert json.loads(outcome.confirmations[0][1])["upto"] == 50
 
 
-def test_state_survives_closing(tmp_path: Path) -> None:
+def test_state_survives_closing(place: str) -> None:
     for seq, upto in ((1, 1), (3, 1), (2, 3)):
-        store = Store(tmp_path / "records.db")
+        store = Store(place)
         assert confirmed(store, message("scan", "gate", {}, seqs=[seq]))["upto"] == upto
         store.close()
 
 
-def test_the_callback_refuses_one_record_and_its_own_writes_go_with_it(tmp_path: Path) -> None:
-    def on_record(db: sqlite3.Connection, record: Received) -> None:
-        db.execute("INSERT INTO seen VALUES (?)", (record.body["part"],))
+def test_the_callback_refuses_one_record_and_its_own_writes_go_with_it(place: str) -> None:
+    def on_record(db: Any, record: Received) -> None:
+        mark = "?" if isinstance(db, sqlite3.Connection) else "%s"
+        db.execute(f"INSERT INTO seen VALUES ({mark})", (record.body["part"],))
         if record.body["part"] == "P?":
             raise RecordRejected("unknown part number")
 
-    store = Store(tmp_path / "records.db", on_record)
-    store.connection.execute("CREATE TABLE seen (part TEXT)")
+    store = Store(place, on_record)
+    store.database.execute("CREATE TABLE seen (part TEXT)")
     said = confirmed(store, message("scan", "gate", {"part": "P1"}, {"part": "P?"}, {"part": "P2"}))
     assert said["upto"] == 3
     assert said["nack"] == [{"n": 2, "reason": "unknown part number"}]
-    assert [row[0] for row in store.connection.execute("SELECT part FROM seen")] == ["P1", "P2"]
+    assert [row[0] for row in store.database.execute("SELECT part FROM seen")] == ["P1", "P2"]
     assert count(store) == 2
     confirmed(store, message("scan", "gate", {"part": "P1"}))
     assert count(store, "seen") == 2, "the callback sees a record once"
@@ -105,12 +128,12 @@ def test_the_callback_refuses_one_record_and_its_own_writes_go_with_it(tmp_path:
     store.close()
 
 
-def test_a_callback_that_fails_leaves_nothing_of_the_batch(tmp_path: Path) -> None:
-    def on_record(db: sqlite3.Connection, record: Received) -> None:
+def test_a_callback_that_fails_leaves_nothing_of_the_batch(place: str) -> None:
+    def on_record(db: Any, record: Received) -> None:
         if record.seq == 3:
             raise ZeroDivisionError
 
-    store = Store(tmp_path / "records.db", on_record)
+    store = Store(place, on_record)
     with pytest.raises(ZeroDivisionError):
         store.take([message("scan", "gate", {}, {}, {})])
     assert count(store) == count(store, "stream") == 0
@@ -118,7 +141,7 @@ def test_a_callback_that_fails_leaves_nothing_of_the_batch(tmp_path: Path) -> No
 
 
 def test_a_body_that_makes_no_sense_refuses_itself_only(store: Store) -> None:
-    bad = message("config", "agent", {"config": "c", "stations": {"OP10": "a text"}}, seqs=[2])
+    bad = message("config", "agent", {"config": "c", "stations": {"OP10": {"positions": "a text"}}}, seqs=[2])
     said = confirmed(store, message("scan", "gate", {}, seqs=[1]), bad, message("scan", "gate", {}, seqs=[3]))
     assert said["upto"] == 3
     assert [nack["n"] for nack in said["nack"]] == [2]
@@ -130,7 +153,7 @@ def test_what_is_set_aside_is_bounded(store: Store) -> None:
     for _ in range(3):
         store.take([], [("a/b", "no JSON", b"x" * 10_000)] * 600)
     assert count(store, "rejected") == 1000
-    assert store.connection.execute("SELECT max(length(payload)) FROM rejected").fetchone() == (4096,)
+    assert store.database.execute("SELECT max(length(payload)) FROM rejected").fetchone() == (4096,)
 
 
 def test_somebody_elses_file_is_left_alone(tmp_path: Path) -> None:
@@ -177,13 +200,14 @@ def life(log: str, cycle: str, serial: str, first_seq: int) -> list[Message]:
 
 
 def readings(store: Store, serial: str) -> list[tuple[Any, ...]]:
-    return store.connection.execute(
-        "SELECT station, step, position, cycle, binding_state, tag, value, tag_unit, status, seq FROM reading"
+    value = "value::float8" if "psycopg" in type(store.connection).__module__ else "value"
+    return store.database.execute(
+        f"SELECT station, step, position, cycle, binding_state, tag, {value}, tag_unit, status, seq FROM reading"
         " WHERE serial = ? ORDER BY seq", (serial,)
     ).fetchall()  # fmt: skip
 
 
-EXPECTED = [
+EXPECTED: list[tuple[Any, ...]] = [
     ("OP20", "press-fit", 1, "c-1", "bound", "press.force", 10.5, "kN", None, 10),
     ("OP20", "press-fit", 1, "c-1", "bound", "press.force", 11.5, "kN", "not a number", 11),
 ]
@@ -209,7 +233,7 @@ def test_a_rebind_moves_every_reading(store: Store, late: bool) -> None:
         store.take([each])
     assert readings(store, "SN7") == []
     assert readings(store, "SN8") == EXPECTED
-    row = store.connection.execute("SELECT state, serial, rule FROM binding_current").fetchall()
+    row = store.database.execute("SELECT state, serial, rule FROM binding_current").fetchall()
     assert row == [("bound", "SN8", "manual")]
 
 
@@ -234,18 +258,21 @@ def test_a_cycle_that_lived_through_restarts_finds_its_samples_in_the_earlier_lo
         for log, before, seq in zip(logs, previous, (1, 13, 15), strict=True)
     ]
     config, tagset, samples, begun, bound, closed = life(logs[0], "c-1", "SN1", 10)
+    numbers = [Range(1, 1, 30, 30)]
     closed = Message(
-        closed.agent, f"{logs[2]}.mes.1", logs[2], closed.kind, closed.source, 0, "", closed.records, [(1, 1)]
+        closed.agent, f"{logs[2]}.mes.1", logs[2], closed.kind, closed.source, 0, "", closed.records, numbers
     )
     for each in [config, tagset, samples, begun, bound, *(opened[index] for index in order), closed]:
         store.take([each])
     assert readings(store, "SN1") == EXPECTED
 
 
-def test_finding_a_serial_reads_only_what_is_needed(store: Store) -> None:
-    plan = store.connection.execute("EXPLAIN QUERY PLAN SELECT * FROM reading WHERE serial = 'SN1'").fetchall()
+def test_finding_a_serial_reads_only_what_is_needed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "records.db")
+    plan = store.database.execute("EXPLAIN QUERY PLAN SELECT * FROM reading WHERE serial = 'SN1'").fetchall()
     scans = [step[3] for step in plan if step[3].startswith("SCAN") and "VIRTUAL TABLE" not in step[3]]
     assert scans == []
+    store.close()
 
 
 def test_a_loss_is_told_even_by_a_message_that_has_to_come_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
