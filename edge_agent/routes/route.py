@@ -38,6 +38,7 @@ from edge_agent.routes.presence import AtBroker, Presence
 from edge_agent.routes.rate import Rate
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, Sink, SinkRefused
+from edge_agent.routes.sql_settings import SqlRouteSettings
 
 if TYPE_CHECKING:
     from edge_agent.buffer import Buffer, RouteFilter
@@ -322,6 +323,10 @@ def _sink(
 
             presence, announces = at_broker or AtBroker(Presence(identity, buffer, buffer.append), True)
             return MqttSink(name, settings, identity, presence, announces=announces)
+        case SqlRouteSettings():
+            from edge_agent.routes.sql import SqlSink
+
+            return SqlSink(name, settings)
         case _:
             raise TypeError(settings.sink)
 

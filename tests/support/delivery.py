@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import paho.mqtt.client as mqtt
 
@@ -19,12 +20,23 @@ from edge_agent import clock
 from edge_agent.buffer import Buffer, BufferSettings, open_buffer
 from edge_agent.model import Kind, Record
 from edge_agent.routes import AgentIdentity, Route
-from edge_agent.routes.settings import MqttRouteSettings
+from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 
 IDENTITY = AgentIdentity("pc1", "acme", "sz", "as", "L3", "0.1.0")
 ROOT = "acme/sz/as/L3"
 CONFIRM = f"{ROOT}/_agent/pc1/confirm"
 DEADLINE_S = 20.0
+P = ParamSpec("P")
+
+
+def scenario(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Make a test of an asynchronous function: it runs in a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*arguments: P.args, **more: P.kwargs) -> None:
+        asyncio.run(test(*arguments, **more))
+
+    return run
 
 
 def settings(url: str, **more: Any) -> MqttRouteSettings:
@@ -51,7 +63,7 @@ async def buffer(folder: Path) -> AsyncIterator[Buffer]:
 
 
 @contextlib.asynccontextmanager
-async def running(buffer: Buffer, settings: MqttRouteSettings, name: str = "mes") -> AsyncIterator[Route]:
+async def running(buffer: Buffer, settings: RouteSettings, name: str = "mes") -> AsyncIterator[Route]:
     """A route at work. Ends it the hard way, as a crash would; drain it first to end it in order."""
     route = Route(name, settings, IDENTITY, buffer)
     task = asyncio.create_task(route.run())
