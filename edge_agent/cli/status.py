@@ -105,6 +105,8 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
                 yield f"route {name}", f"{dead} dead letters; {route['last_error']}", str(route.get("hint") or hint)
             else:
                 yield f"route {name}", f"{dead} dead letters", hint
+        for warning in route.get("warnings", ()):
+            yield f"route {name}", str(warning["what"]), str(warning["hint"])
     buffer = status.get("buffer", {})
     if trouble := buffer.get("trouble"):
         yield "buffer", str(trouble.get("error")), str(trouble.get("hint") or "")
@@ -193,6 +195,11 @@ def _show_routes(out: Console, routes: dict[str, Any]) -> None:
         add_row(rows, name, _state(str(route["state"])), *numbers)
     if routes:
         out.print(rows, "")
+    for name, route in routes.items():
+        if count := route.get("unheard"):
+            text = ngettext("{route}: {count} message was handed to the broker while nobody subscribed to it",
+                            "{route}: {count} messages were handed to the broker while nobody subscribed to them", count)  # fmt: skip
+            say(out, text.format(route=name, count=count) + "\n", "yellow")
 
 
 def _state(state: str) -> Text:

@@ -13,8 +13,9 @@ from edge_agent.config.report import Path, Problems
 from edge_agent.config.settings import StationSettings
 from edge_agent.errors import Problem
 from edge_agent.routes.file_settings import FileRouteSettings
-from edge_agent.routes.settings import MqttRouteSettings, RouteSettings, Secret, SecretMissing
+from edge_agent.routes.settings import MqttRouteSettings, RouteSettings, Secret, SecretMissing, TlsSettings
 from edge_agent.routes.sql_settings import SqlRouteSettings
+from edge_agent.routes.tls import file_notices
 
 # of a database: the options that say how to encrypt, and what to write
 _ENCRYPTS = {
@@ -116,11 +117,21 @@ def _mqtt(path: Path, route: MqttRouteSettings, notes: Problems) -> None:
     if route.version == "3.1.1":
         what = "MQTT 3.1.1 does not tell when the broker refuses a message: it then looks delivered to the broker"
         notes.add((*path, "version"), what, "use version 5 if the broker can")
+        if not route.plain_topics:
+            what = "some brokers that speak 3.1.1 end the connection over a dot or a blank in a topic (NATS does)"
+            notes.add(path, what, "add plain_topics: true, unless the broker is known to take them")
     if route.url.startswith("mqtt://") and not _is_loopback(route.url):
         hint = "write mqtts://host:8883, and tls: {ca: file} for an own CA"
         notes.add((*path, "url"), "mqtt:// is not encrypted: everyone on the network can read and forge", hint)
     if route.username is None and not _is_loopback(route.url) and route.tls.cert is None:
         notes.add(path, "the broker is used without a login", "add username: and password: {file: ...}")
+    if route.username is None and route.password is not None:
+        notes.add((*path, "password"), "the password is not sent without a username", "add username:")
+    if route.broker[0]:
+        for notice in file_notices(route.tls):
+            notes.add((*path, "tls"), notice.what, notice.hint)
+    elif route.tls != TlsSettings():
+        notes.add((*path, "tls"), "tls: is not used, as the url is mqtt://", "write mqtts://host:8883")
 
 
 def _sql(path: Path, route: SqlRouteSettings, notes: Problems) -> None:

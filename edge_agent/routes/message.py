@@ -15,6 +15,7 @@ Limits: a batch is one read of the buffer (``BATCH_ROWS``, ``BATCH_BYTES``); a m
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,11 @@ class AgentIdentity:
     line: str
     version: str = ""
 
+    def levels(self, plain: bool) -> dict[str, str]:
+        """What a topic's template calls these, as levels of a topic."""
+        parts = ("enterprise", "site", "area", "line", "agent")
+        return {part: level(getattr(self, part), plain) for part in parts}
+
     @classmethod
     def of(cls, settings: AgentSettings) -> AgentIdentity:
         """The identity that the config's ``agent:`` section describes."""
@@ -59,6 +65,12 @@ class AgentIdentity:
 
         at = settings.location
         return cls(settings.id, at.enterprise, at.site, at.area, at.line, __version__)
+
+
+def level(text: str, plain: bool) -> str:
+    """``text`` as one level of a topic. MQTT forbids little; ``plain`` also avoids what brokers use themselves: NATS
+    takes no dot and no blank, RabbitMQ makes a level of each dot."""
+    return re.sub(r"[^\w-]" if plain else r"[/+#\x00]", "_", text)[:200]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import re
 import time
 from typing import Any, NoReturn
 
@@ -27,7 +26,7 @@ from edge_agent.errors import BrokerUnavailable, MessageRejected
 from edge_agent.logs import Log
 from edge_agent.routes import tls
 from edge_agent.routes.link import Incoming, Link
-from edge_agent.routes.message import AgentIdentity
+from edge_agent.routes.message import AgentIdentity, level
 from edge_agent.routes.presence import Presence
 from edge_agent.routes.settings import MqttRouteSettings, SecretMissing
 from edge_agent.routes.sink import Limits, Notice, Outgoing, SinkRefused
@@ -238,14 +237,6 @@ class MqttSink:
         return known
 
     def _fill(self, source: str, kind: str) -> str:
-        at = self._identity
-        return self._settings.topic.format(
-            enterprise=at.enterprise,
-            site=at.site,
-            area=at.area,
-            line=at.line,
-            agent=at.agent,
-            source=re.sub(r"[/+#\x00]", "_", source)[:200],
-            station=re.sub(r"[/+#\x00]", "_", source)[:200],
-            kind=kind,
-        )
+        plain = self._settings.plain_topics
+        about = level(source, plain)
+        return self._settings.topic.format(**self._identity.levels(plain), source=about, station=about, kind=kind)

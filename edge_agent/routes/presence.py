@@ -52,9 +52,10 @@ class Rival:
 class Presence:
     """One broker's view of this agent. Shared by the routes to that broker; ``report`` appends records."""
 
-    def __init__(self, identity: AgentIdentity, buffer: Buffer, report: Callable[[Sequence[Record]], int]) -> None:
-        at = identity
-        self.root = f"{at.enterprise}/{at.site}/{at.area}/{at.line}/_agent/{at.agent}"
+    def __init__(
+        self, identity: AgentIdentity, buffer: Buffer, report: Callable[[Sequence[Record]], int], *, plain: bool = False
+    ) -> None:
+        self.root = "{enterprise}/{site}/{area}/{line}/_agent/{agent}".format(**identity.levels(plain))
         self.topic = f"{self.root}/state"
         self.rival: Rival | None = None
         self._identity = identity
@@ -152,11 +153,14 @@ def share(
     report: Callable[[Sequence[Record]], int],
 ) -> dict[str, AtBroker]:
     """What each route over MQTT needs to know of the others at its broker: the first of them announces."""
-    at: dict[tuple[str, int], Presence] = {}
+    at: dict[tuple[str, int, bool], Presence] = {}
     shared: dict[str, AtBroker] = {}
     for name, route in routes.items():
         if isinstance(route, MqttRouteSettings):
             _secure, host, port = route.broker
-            first = (host, port) not in at
-            shared[name] = AtBroker(at.setdefault((host, port), Presence(identity, buffer, report)), first)
+            place = (host, port, route.plain_topics)
+            first = place not in at
+            if first:
+                at[place] = Presence(identity, buffer, report, plain=route.plain_topics)
+            shared[name] = AtBroker(at[place], first)
     return shared

@@ -34,7 +34,7 @@ from edge_agent.routes.filling import Filling
 from edge_agent.routes.hearing import Hearing
 from edge_agent.routes.lanes import Lanes
 from edge_agent.routes.message import TOMBSTONE, AgentIdentity, Message, Stream
-from edge_agent.routes.presence import AtBroker, Presence
+from edge_agent.routes.presence import AtBroker, share
 from edge_agent.routes.rate import Rate
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, Sink, SinkRefused
@@ -87,6 +87,7 @@ class Route:
         self._hearing = Hearing(name, identity.agent, self._lanes, buffer, self._sink, timeout_s, self._counts)
         self._filling = Filling(name, self._lanes, buffer, lambda: self._hearing.silent)
         self._rate = Rate(settings.max_rate)
+        self._pace = asyncio.Lock()
         self._flying: dict[Message, Delivery] = {}  # given to the sink, which has not answered
         self._one_at_a_time = asyncio.Lock()
         self._draining = asyncio.Event()
@@ -148,7 +149,7 @@ class Route:
             "refused_requests": self._counts["refused_requests"],
             "connections": self._counts["connections"],
             "order": self._settings.order,
-            "rate": self._rate.now(),
+            "rate": self._rate.average(asyncio.get_running_loop().time()),
             "max_rate": self._settings.max_rate,
             "lanes": self._lane_status(),
             **self._sink.status(),
@@ -246,7 +247,7 @@ class Route:
 
     async def _send_next(self) -> None:
         """Choose only when it may go out, so that live records never wait behind what was chosen before them."""
-        await self._rate.allowed()
+        await self._allowed()
         chosen = self._lanes.next()
         if chosen is None:
             return
@@ -258,7 +259,7 @@ class Route:
         delivery.sending(message)
         self._flying[message] = delivery
         payload = message.payload(self._stream(delivery), delivery.window.upto)
-        self._rate.spend(len(payload))
+        self._rate.spend(len(payload), asyncio.get_running_loop().time())
         try:
             await self._sink.send(Outgoing(message.source, message.kind, payload))
         except RecordsRejected as refusal:
@@ -272,6 +273,13 @@ class Route:
         else:
             del self._flying[message]
             self._handed_over(delivery, message)
+
+    async def _allowed(self) -> None:
+        """Wait until ``max_rate`` allows one message."""
+        if self._rate.limit is not None:
+            async with self._pace:
+                while (wait_s := self._rate.wait_s(asyncio.get_running_loop().time())) > 0:
+                    await asyncio.sleep(wait_s)
 
     def _handed_over(self, delivery: Delivery, message: Message) -> None:
         message.waiting = False
@@ -321,7 +329,7 @@ def _sink(
         case MqttRouteSettings():
             from edge_agent.routes.mqtt import MqttSink
 
-            presence, announces = at_broker or AtBroker(Presence(identity, buffer, buffer.append), True)
+            presence, announces = at_broker or share({name: settings}, identity, buffer, buffer.append)[name]
             return MqttSink(name, settings, identity, presence, announces=announces)
         case SqlRouteSettings():
             from edge_agent.routes.sql import SqlSink

@@ -157,6 +157,10 @@ class MqttRouteSettings(RouteSettings):
     topic: Annotated[str, AfterValidator(_topic_template)] = Field(
         default=DEFAULT_TOPIC, description="template; must contain {source} and {kind}"
     )
+    plain_topics: bool = Field(
+        default=False,
+        description="what is no letter, digit, _ or - becomes _ in topics: for brokers with signs of their own",
+    )
     message_size: Size = Field(default=128 * 1024, ge=4096, le=16 * 2**20, description="largest message, bytes")
     in_flight: int = Field(default=20, ge=1, le=1000, description="messages handed over but not yet acknowledged")
     ack_timeout: Duration = Field(default=10.0, description="no PUBACK for this long: reconnect")
