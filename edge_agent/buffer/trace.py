@@ -16,7 +16,7 @@ import orjson
 
 from edge_agent.buffer import letters, times
 from edge_agent.buffer.files import Files
-from edge_agent.buffer.ledger import Verdict, verify
+from edge_agent.buffer.ledger import Progress, Verdict
 from edge_agent.buffer.queries import connect
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.standing import RouteStanding, standings
@@ -176,9 +176,11 @@ class Archive:
         """The first and last seq of what was recorded between two instants; see ``times``."""
         return times.seqs_between(self._connection, since_ns, until_ns)
 
-    def verify(self, after_seq: int = 0) -> Verdict:
-        """Recompute the ledger; reads every record."""
-        return verify(self._connection, after_seq)
+    def verify(self, against: Path | None = None, progress: Progress | None = None) -> Verdict:
+        """Structure, ledger, lanes and witness; and ``against`` a receiver's database or JSON Lines. Reads all."""
+        from edge_agent.buffer.verify import verify_all
+
+        return verify_all(self._connection, self._files, against, progress)
 
     # --- one unit --------------------------------------------------------------------------------------------
 

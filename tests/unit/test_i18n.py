@@ -29,6 +29,8 @@ WORDY = (
     "edge_agent/binding",
     "edge_agent/config",
     "edge_agent/routes/settings.py",
+    "edge_agent/routes/tls.py",
+    "edge_agent/routes/verdicts.py",
     "edge_agent/buffer/settings.py",
     "edge_agent/driver.py",
     "drivers",
@@ -43,7 +45,7 @@ NOT_FOR_PEOPLE = re.compile(
     r"|expected the node content|NO READ|No response)"
 )
 _ERROR = re.compile(
-    r"(Error|Problem|Missing|Rejected|Refused|Lost|Unavailable|Corrupt|Busy|Full|Isolated|NotRunning|UnknownDriver)$"
+    r"(Error|Problem|Missing|Rejected|Refused|Lost|Unavailable|Corrupt|Busy|Full|Isolated|NotRunning|UnknownDriver|Notice)$"
 )
 _TEXT_NAMES = {"what", "hint", "reason", "torn", "text"}
 _TEXT_CALLS = {"add", "_report", "_stop", "refuse", "_error", "report", "note"}
@@ -57,6 +59,7 @@ STATES = (
     "unknown", "idle", "reading", "committing", "acknowledged",  # handshake
     "handshake", "edge", "next_scan", "timeout", "interrupted",  # what closed a cycle
     "ok", "low", "high", "missing", "bad", "unjudged",  # judgements
+    "dropped", "lost", "damaged", "aside", "salvage",  # why records are not there any more
     "OK", "DEGRADED", "DOWN", "device", "route", "buffer", "station",
 )  # fmt: skip
 
