@@ -197,8 +197,11 @@ def _show_routes(out: Console, routes: dict[str, Any]) -> None:
         out.print(rows, "")
     for name, route in routes.items():
         if count := route.get("unheard"):
-            text = ngettext("{route}: {count} message was handed to the broker while nobody subscribed to it",
-                            "{route}: {count} messages were handed to the broker while nobody subscribed to them", count)  # fmt: skip
+            text = ngettext(
+                "{route}: {count} message was handed to the broker while nobody subscribed to it",
+                "{route}: {count} messages were handed to the broker while nobody subscribed to them",
+                count,
+            )
             say(out, text.format(route=name, count=count) + "\n", "yellow")
 
 

@@ -156,9 +156,8 @@ class MqttSink:
             hint = "see why the broker's queue is full: does every subscriber fetch its messages?"
             notices.append(Notice("the broker takes no more for now: quota exceeded", hint))
         if not self._retain and self._announces:
-            what = "the broker keeps no retained messages: nobody sees the agent's state later, and a receiver that "
-            hint = "allow retained messages on the broker"
-            notices.append(Notice(what + "comes back waits for confirm_timeout", hint))
+            what = "the broker keeps no retained messages: a receiver that comes back waits for confirm_timeout"
+            notices.append(Notice(what, "allow retained messages on the broker"))
         publisher = self._publisher
         return {
             "warnings": [notice._asdict() for notice in notices],

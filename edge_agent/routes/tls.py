@@ -35,6 +35,9 @@ WARN_DAYS = 30
 TOKEN_LEFT_S = 2 * LOOK_S
 _DAY_NS = 86_400 * 10**9
 _ALERT = re.compile(r"SSL: \w*?ALERT_(\w+)\]")
+_OURS = ("the client certificate {} ended on {}", "the client certificate {} ends on {}, in {} days")
+_THEIRS = ("the certificate of the broker {} ended on {}", "the certificate of the broker {} ends on {}, in {} days")
+_CA = ("the newest CA certificate in {} ended on {}", "the newest CA certificate in {} ends on {}, in {} days")
 _FILE_HINT = "check the route's `tls:` section"
 
 
@@ -79,7 +82,7 @@ def not_let_in(settings: MqttRouteSettings, said: str) -> BrokerUnavailable:
         if where is None:
             return SinkRefused(what, hint="the broker wants one: write `tls: {cert: …, key: …}` in the route")
         return SinkRefused(what, hint=f"see with openssl x509 -in {where} -noout -dates -issuer, and the broker's log")
-    return BrokerUnavailable("the broker closed the connection before it answered", hint="see the broker's log")
+    return BrokerUnavailable("the broker closed the connection before it answered to us", hint="see the broker's log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +121,10 @@ def file_notices(tls: TlsSettings) -> list[Notice]:
     notices: list[Notice] = []
     if tls.ca is not None:
         hint = f"put the new CA certificate beside the old one into {tls.ca} before the broker gets a certificate of it"
-        notices += _file(tls.ca, "the newest CA certificate in", hint, newest=True)
+        notices += _file(tls.ca, _CA, hint, newest=True)
     if tls.cert is not None:
         hint = f"renew it and replace {tls.cert}; the agent takes it up within a minute, without a restart"
-        notices += _file(tls.cert, "the client certificate", hint, newest=False)
+        notices += _file(tls.cert, _OURS, hint, newest=False)
     return notices
 
 
@@ -130,7 +133,7 @@ def connection_notices(settings: MqttRouteSettings, used: InUse) -> list[Notice]
     notices: list[Notice] = []
     if used.peer_ends_ns is not None:
         hint = "renew it on the broker before that day: after it no line can connect"
-        notices += _ending("the broker's certificate", used.peer_ends_ns, hint)
+        notices += _ending(_THEIRS, settings.url, used.peer_ends_ns, hint)
     secret = settings.password
     if used.token_ends_s is not None and used.token_ends_s - clock.now().at_ns / 1e9 < TOKEN_LEFT_S / 2:
         where = _where(secret)
@@ -147,7 +150,7 @@ def peer_ends_ns(connection: object) -> int | None:
     return ssl.cert_time_to_seconds(ends) * 10**9 if isinstance(ends, str) else None
 
 
-def _file(path: str, name: str, hint: str, *, newest: bool) -> list[Notice]:
+def _file(path: str, texts: tuple[str, str], hint: str, *, newest: bool) -> list[Notice]:
     from cryptography import x509  # a tenth of a second that only routes with own certificates pay
 
     try:
@@ -156,16 +159,17 @@ def _file(path: str, name: str, hint: str, *, newest: bool) -> list[Notice]:
         why = getattr(error, "strerror", None) or error
         return [Notice(f"{path} cannot be read: {why}", _FILE_HINT)]
     ends = [int(one.not_valid_after_utc.timestamp()) * 10**9 for one in found]
-    return _ending(f"{name} {path}", max(ends) if newest else ends[0], hint)
+    return _ending(texts, path, max(ends) if newest else ends[0], hint)
 
 
-def _ending(name: str, ends_ns: int, hint: str) -> list[Notice]:
+def _ending(texts: tuple[str, str], where: str, ends_ns: int, hint: str) -> list[Notice]:
+    ended, ends = texts
     left_ns = ends_ns - clock.now().at_ns
     day = datetime.datetime.fromtimestamp(ends_ns / 1e9, datetime.UTC)
     if left_ns <= 0:
-        return [Notice(f"{name} ended on {day:%Y-%m-%d}", hint)]
+        return [Notice(ended.format(where, f"{day:%Y-%m-%d}"), hint)]
     if left_ns < WARN_DAYS * _DAY_NS:
-        return [Notice(f"{name} ends on {day:%Y-%m-%d}, in {left_ns // _DAY_NS} days", hint)]
+        return [Notice(ends.format(where, f"{day:%Y-%m-%d}", left_ns // _DAY_NS), hint)]
     return []
 
 

@@ -40,6 +40,7 @@ ERRORS = ("edge_agent",)
 NOT_FOR_PEOPLE = re.compile(
     r"^(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|PRAGMA|BEGIN|WITH) |^https?://|\n"
     # what ruamel says, to be recognised:
+    r"|^%Y-|^SSL: |^not yet valid$"  # for strftime, and what OpenSSL says
     r"|^(unknown escape|found unexpected end of stream|mapping values are not allowed|expected ',' or|end of stream"
     r"|did not find expected|expected <block end>|could not find expected|cannot start any token|quoted scalar"
     r"|expected the node content|NO READ|No response)"
