@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge_agent.demo.counting import ReceivedRecord
+
 KINDS = {
     1: "log_opened", 2: "tagset", 3: "config", 4: "sample", 5: "scan", 6: "cycle_opened", 7: "cycle_closed",
     8: "binding", 9: "identifier",
 }  # fmt: skip
+_DROP = 16
 Key = tuple[str, int]
 """(log, seq)"""
 
@@ -91,6 +94,12 @@ class BufferFile:
         """Anything else."""
         with self._open() as db:
             return db.execute(sql).fetchall()
+
+    def drops(self) -> list[ReceivedRecord]:
+        """The drop records in the log: one may itself be given up for a route, whose tombstones then tell of both."""
+        with self._open() as db:
+            keys = [("", seq) for (seq,) in db.execute("SELECT seq FROM record WHERE kind = ?", (_DROP,))]
+        return [ReceivedRecord("", log, seq, "drop", *rest) for log, seq, _, *rest in self.rows(set(keys))]
 
     def damaged(self) -> list[tuple[int, int]]:
         """Ranges that the ledger says are damaged or lost."""

@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from edge_agent.demo.counting import Counts
 from edge_agent.demo.line import WIRINGS
@@ -34,6 +35,7 @@ from edge_agent.demo.processes import AgentProcess, Child, DemoError, LineProces
 from fault import tally
 from fault.outside import BufferFile
 from fault.tally import Tally
+from support.broker import Broker
 from support.mosquitto import Mosquitto
 from support.proxy import Proxy
 
@@ -41,6 +43,10 @@ TESTS = Path(__file__).parents[1]
 ANY = None  # expect(dropped_recorded=ANY): however many
 DRAIN_S = 60.0
 QUICK = {"poll: 100ms": "poll: 50ms", "confirm_timeout: 5s": "confirm_timeout: 2s\n    ack_timeout: 2s"}
+
+
+class NotHere(Exception):
+    """The machine lacks what a scenario needs; it is skipped, and said to be."""
 
 
 class Rig:
@@ -105,8 +111,8 @@ class Listener(Module):
 class World:
     """Broker, proxy, receiver and agent. ``proxied``: whose way to the broker leads through ``self.proxy``.
 
-    ``broker`` are options of :class:`Mosquitto`; ``receiver`` those of fault/receiver.py; ``prefix`` (of a network
-    namespace, see support/namespaces.py) is put in front of broker and receiver.
+    ``broker`` are options of :class:`Mosquitto`, or another make of broker; ``receiver`` those of
+    fault/receiver.py; ``prefix`` (of a network namespace, see support/namespaces.py) stands before broker and receiver.
     """
 
     agent: Child
@@ -116,15 +122,19 @@ class World:
         rig: Rig,
         *,
         proxied: str = "",
-        broker: Mapping[str, Any] | None = None,
+        broker: Mapping[str, Any] | Broker | None = None,
         receiver: Sequence[str] = (),
         prefix: Sequence[str] = (),
         starts: Sequence[str] = ("broker", "receiver", "agent"),
     ) -> None:
         self.rig, self.directory = rig, rig.directory
         self._starts = starts
-        self.broker = Mosquitto(self.directory, port=free_port(), prefix=tuple(prefix), **(broker or {}))
-        self.proxy = Proxy(self.broker.port, self.broker.address)
+        self.broker: Mosquitto | Broker
+        if isinstance(broker, Broker):
+            self.broker = broker
+        else:
+            self.broker = Mosquitto(self.directory, port=free_port(), prefix=tuple(prefix), **(broker or {}))
+        self.proxy = Proxy(self.broker.port, urlsplit(self.broker.url).hostname or "")
         self._proxied, self._prefix, self._receiver_options = proxied, prefix, receiver
         self.data_dir = self.directory / "data"
         self.buffer = BufferFile(self.data_dir)
@@ -175,7 +185,7 @@ class World:
     async def _end(self) -> None:
         for child in self._children():
             await child.end()
-        self.broker.kill()
+        self.broker.__exit__(None, None, None)
         await self.proxy.stop()
 
     # --- what a scenario says ----------------------------------------------------------------------------------
@@ -219,6 +229,12 @@ class World:
         """How many records the receiver holds."""
         return tally.stored(self.receiver.database)
 
+    def is_ahead(self) -> bool:
+        """Whether the receiver holds a record that is newer than one that is still pending."""
+        return tally.newest(self.receiver.database) > min(
+            (seq for _, seq in self.buffer.owed("mes").pending), default=0
+        )
+
     def expect(self, **fields: int | bool | None) -> None:
         """``expect(dead=1)``: exactly so many at the end; ``True``: some; ``ANY``: that is not the question."""
         self.expected |= fields
@@ -231,8 +247,11 @@ class World:
 
     async def _drained(self, timeout_s: float = DRAIN_S) -> None:
         wanted = self.expected.get("pending", 0)
-        done = (lambda: True) if wanted is True else (lambda: self.buffer.pending("mes") <= wanted)
+        done = (lambda: True) if wanted is True else (lambda: self._undelivered() <= wanted)
         await self.until(done, "everything delivered in the end", timeout_s)
+
+    def _undelivered(self) -> int:
+        return self.buffer.pending("mes")
 
     def count(self) -> None:
         """Count what became of everything."""
@@ -300,7 +319,10 @@ class LineWorld(World):
 
 
 class VolumeWorld(World):
-    """The truth-telling writer. ``writer`` are keys of its config (fault/writer.py), ``route`` of its route."""
+    """The truth-telling writer. ``writer`` are keys of its config (fault/writer.py), ``route`` of its route.
+
+    ``second``: a further route's settings; it is counted in the database of ``self.second_receiver``.
+    """
 
     def __init__(
         self,
@@ -308,9 +330,14 @@ class VolumeWorld(World):
         *,
         writer: Mapping[str, Any] | None = None,
         route: Mapping[str, Any] | None = None,
+        second: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(rig, **options)
+        self._second = second
+        self.second_receiver: Listener | None = None
+        if second is not None:
+            self.second_receiver = Listener(self.directory, second["url"], name="second", topic="#")
         self._writer = {"rate": 60, **(writer or {})}
         self._route = dict(route or {})
         self._runs = self._said = 0
@@ -319,8 +346,15 @@ class VolumeWorld(World):
         self.agent = Module(self.directory / "writer.log", ["fault.writer", str(self._config)])
 
     def routes(self) -> dict[str, Any]:
-        """The writer's routes; another world may have more."""
-        return {"mes": {"url": self.url_for("agent"), **self._route}}
+        """The writer's routes."""
+        second = {} if self._second is None else {"second": self._second}
+        return {"mes": {"url": self.url_for("agent"), **self._route}, **second}
+
+    def _children(self) -> list[Child]:
+        return [*super()._children(), *([] if self.second_receiver is None else [self.second_receiver])]
+
+    def _undelivered(self) -> int:
+        return sum(self.buffer.pending(route) for route in self.routes())
 
     async def start_agent(self, kill_at: str = "", **writer: Any) -> None:
         """Start the writer; ``writer`` changes its config from now on. Numbers go on above those of the last run."""
@@ -351,7 +385,10 @@ class VolumeWorld(World):
         await self._drained()
 
     def count(self) -> None:
-        self.judge(tally.of_writer(self.truth, self.receiver.database, self.buffer))
+        found = tally.of_writer(self.truth, self.receiver.database, self.buffer)
+        if self.second_receiver is not None:
+            found.add(tally.of_writer(self.truth, self.second_receiver.database, self.buffer, "second"))
+        self.judge(found)
 
 
 def size_of(path: Path) -> int:

@@ -97,7 +97,7 @@ def of_writer(truth: Path, database: Path, buffer: BufferFile, route: str = "mes
     tally = Tally()
     held = {(record.log, record.seq): record for record in _stored(database, tally)}
     owed = buffer.owed(route)
-    told = Told(route, held.values(), buffer.damaged())
+    told = Told(route, [*held.values(), *buffer.drops()], buffer.damaged())
     for promise in promises(truth):
         for seq in range(promise.first, promise.last + 1):
             tally.accepted += 1
@@ -119,6 +119,12 @@ def stored(database: Path) -> int:
     except sqlite3.OperationalError:
         return 0
     return int(count)
+
+
+def newest(database: Path) -> int:
+    """The highest seq that the receiver holds."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()[0])
 
 
 def _stored(database: Path, tally: Tally) -> list[ReceivedRecord]:
@@ -192,17 +198,17 @@ def of_line(truth: Path, database: Path, buffer: BufferFile, route: str = "mes")
     owed = buffer.owed(route)
     have = {(record.log, record.seq) for record in records}
     counts = compare(events, records, rows)
-    misses = [counts.lost]
+    accounted = [counts.accepted - counts.lost]
     for keys in (owed.dead - have, owed.pending - have):
         if keys:
             extra = [ReceivedRecord(records[0].agent, *row) for row in buffer.rows(keys)]
             records += extra
             rows += _rows_of(buffer, extra)
             counts = compare(events, records, rows)
-        misses.append(counts.lost)
-    first, without_dead, last = misses
+        accounted.append(counts.accepted - counts.lost)
+    confirmed, with_dead, with_pending = accounted
     tally = Tally(
-        counts.accepted, counts.accepted - first, without_dead - last, first - without_dead, 0, last, counts.duplicates,
+        counts.accepted, confirmed, with_pending - with_dead, with_dead - confirmed, 0, counts.lost, counts.duplicates,
         counts.misbound, counts.details,
     )  # fmt: skip
     return tally, counts
