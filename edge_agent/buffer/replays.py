@@ -33,13 +33,14 @@ def replay(
     request: str | None,
     log: str | None,
 ) -> list[Lane]:
-    """See ``Buffer.replay``; ``span`` ends at the durable head at most. Raises LookupError before it writes anything."""
+    """See ``Buffer.replay``; ``span`` ends at the durable head at most. Raises LookupError, before it writes."""
     row = db.execute("SELECT kinds, stations FROM route WHERE name = ? AND attached", (route,)).fetchone()
     if row is None:
         raise LookupError(f"no route is named {route}")
     parts = [(id, boot, first, last) for id, boot, first, last in _logs(db, span) if log in (None, id)]
     if log is not None and [part[2:] for part in parts] != [span]:
         raise LookupError(f"seq {span[0]}-{span[1]} is not in log {log}")
+    _forget(db, route)
     made = []
     for id, boot, first, last in parts:
         if purpose == "retry":
@@ -54,6 +55,17 @@ def replay(
     return [lane(db, id) for id in made]
 
 
+def _forget(db: sqlite3.Connection, route: str) -> None:
+    """Let earlier replays that are done go, but for the newest of all: who asks and asks shall not fill the file."""
+    sql = (
+        "SELECT id FROM lane WHERE route = ? AND purpose <> 'log' AND seq >= to_seq"
+        " AND id NOT IN (SELECT lane FROM dead_letter) AND id < (SELECT max(id) FROM lane)"
+    )
+    for (id,) in db.execute(sql, (route,)).fetchall():
+        for table, column in (("hole", "lane"), ("pick", "lane"), ("lane", "id")):
+            db.execute(f"DELETE FROM {table} WHERE {column} = ?", (id,))
+
+
 def _logs(db: sqlite3.Connection, span: Range) -> list[tuple[str, str, int, int]]:
     """(log, boot, first, last) of the parts that ``span`` has in each log, oldest first."""
     logs = db.execute("SELECT id, boot, first_seq FROM log ORDER BY first_seq").fetchall()
@@ -66,7 +78,8 @@ def _logs(db: sqlite3.Connection, span: Range) -> list[tuple[str, str, int, int]
 
 def missing(db: sqlite3.Connection, first: int, last: int) -> list[Range]:
     """The ranges of [first, last] that no record has: deleted, or never stored."""
-    sql = "SELECT max(first_seq, ?1), min(last_seq, ?2) FROM gap WHERE first_seq <= ?2 AND last_seq >= ?1 ORDER BY 1"
+    sql = "SELECT max(first_seq, ?1), min(last_seq, ?2) FROM gap WHERE first_seq <= ?2 AND last_seq >= ?1"
+    sql += " AND reason <> 'salvage' ORDER BY 1"  # what is being salvaged is not lost: the lane waits for it
     found = [(int(start), int(end)) for start, end in db.execute(sql, (first, last))]
     joined: list[Range] = []
     for start, end in found:

@@ -34,7 +34,7 @@ BATCH_ROWS = 8192
 BATCH_BYTES = 2**20
 
 TOMBSTONE = "tombstone"
-HEAD_BYTES = 1024  # room that is kept for a message's head; names are limited by the config
+HEAD_BYTES = 1280  # room that is kept for a message's head; names are limited by the config
 _ENVELOPE_BYTES = 90  # of n, seq, at_ns and mono_ns with their keys, at their usual lengths
 
 _LABELS = {int(kind): kind.label for kind in Kind}

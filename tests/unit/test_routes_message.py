@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,8 +94,19 @@ def test_every_number_is_in_exactly_one_message_and_no_message_is_too_large(
     assert [message.n for message in batch.messages] == sorted(message.n for message in batch.messages)
 
 
+def test_a_repeated_record_says_so_and_whose_request_it_answers() -> None:
+    (message,) = build([row(1)], 0, 1, 131072, NO_CAP).messages
+    plain = orjson.loads(message.payload(STREAM, 0))
+    assert "replayed" not in plain and "replay" not in plain
+    backlog = orjson.loads(message.payload(replace(STREAM, replayed=True), 0))
+    assert backlog == plain | {"replayed": True}
+    asked = orjson.loads(message.payload(replace(STREAM, replayed=True, replay="ask-1"), 0))
+    assert asked == plain | {"replayed": True, "replay": "ask-1"}
+
+
 def test_the_head_fits_into_the_room_kept_for_it() -> None:
     name = "n" * 64
-    stream = Stream(name, f"9f2c41d07ab3.{name}.999", "9f2c41d07ab3", "b" * 36, "/".join([name] * 6) + "/confirm")
+    topic = "/".join([name] * 6) + "/confirm"
+    stream = Stream(name, f"9f2c41d07ab3.{name}.r9999999", "9f2c41d07ab3", "b" * 36, topic, True, "\u00e9" * 64)
     (message,) = build([row(1, source=f"{name}.{name}")], 10**15, 1, 131072, NO_CAP).messages
     assert len(message.payload(stream, 10**15)) - len(message.records) <= HEAD_BYTES
