@@ -24,7 +24,7 @@ bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes,
 
 FAULT = $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(KEEP),--keep $(KEEP))
 fault: .venv/.stamp-dev  ## some minutes of named faults, counting what is missing (ONLY=a,b SEED=n KILLS=n KEEP=dir)
-	@.ci/need mosquitto
+	@.ci/need mosquitto nats-server rabbitmq-server
 	@$(BIN)/python tests/fault/run.py $(FAULT)
 
 lint: .venv/.stamp-dev  ## style, types, who imports whom

@@ -1,6 +1,6 @@
 """A receiver that works but is difficult: slow, or refusing one record. The reference receiver with a callback.
 
-python -m fault.receiver [--reject-seq N] [--reject-number N] [--slow-ms MS] URL --topic T --db FILE
+python -m fault.receiver [--reject-seq N] [--reject-number N] [--slow-ms MS] [--version 3.1.1] URL --topic T --db FILE
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--reject-seq", type=int, default=0)
     parser.add_argument("--reject-number", type=int, default=-1, help="the sample whose first value is this")
     parser.add_argument("--slow-ms", type=float, default=0.0, help="that every record takes")
+    parser.add_argument("--version", choices=("5", "3.1.1"), default="5", help="of MQTT")
     options = parser.parse_args()
 
     def judge(db: sqlite3.Connection, record: Received) -> None:
@@ -36,7 +37,7 @@ def main() -> None:
             time.sleep(options.slow_ms / 1000)
 
     logs.configure("info")
-    receiver = Receiver(options.url, options.topic, options.db, on_record=judge)
+    receiver = Receiver(options.url, options.topic, options.db, on_record=judge, version=options.version)
     signal.signal(signal.SIGTERM, lambda *_: receiver.stop())
     receiver.run()
 

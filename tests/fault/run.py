@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fault.rig import Rig
+from fault.rig import NotHere, Rig
 from fault.scenarios import SCENARIOS, Scenario, load
 from fault.tally import FIELDS
 from support import namespaces
@@ -64,6 +64,8 @@ def play(scenario: Scenario, directory: Path, *, seed: int, kills: int) -> dict[
 
     try:
         asyncio.run(run())
+    except NotHere as reason:
+        return {**dict.fromkeys((*FIELDS, "kills"), 0), "hits": {}, "notes": {}, "problems": [], "skipped": str(reason)}
     except Exception as error:  # noqa: BLE001  whatever it was, the scenario is red and says why
         rig.say(f"{type(error).__name__}: {error}")
         rig.problems.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
@@ -129,6 +131,9 @@ class Runner:
             began_s = time.monotonic()
             found = await self._play(scenario)
             self._reap(found)
+        if "skipped" in found and not found["problems"]:
+            say(f"{scenario.name:<32} skipped: {found['skipped']}")
+            return
         good = self.total.take(scenario.name, found)
         figures = " ".join(f"{key}={found[key]}" for key in FIELDS)
         notes = "".join(f" {key}={value}" for key, value in found["notes"].items())
@@ -175,10 +180,10 @@ class Runner:
 
     def _reap(self, found: dict[str, Any]) -> None:
         """Whatever a scenario left behind has become our child: it should not be there."""
-        for pid in children():
-            if pid not in self._known:
-                found["problems"].append(f"left behind: {command_of(pid)}")
-                kill(pid)
+        for pid in children() - self._known:
+            if (command := command_of(pid)) is not None:
+                found["problems"].append(f"left behind: {command}")
+            kill(pid)
 
     def _explain(self, scenario: Scenario, found: dict[str, Any]) -> None:
         for problem in found["problems"]:
@@ -188,17 +193,17 @@ class Runner:
             say(f"    | {line}")
 
 
-def children() -> list[int]:
+def children() -> set[int]:
     """Our children, adopted ones too."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
-def command_of(pid: int) -> str:
-    """The command line of a process."""
+def command_of(pid: int) -> str | None:
+    """The command line of a process; None if it has ended and nobody waited for it."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip() or "?"
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip() or None
     except OSError:
-        return "?"
+        return None
 
 
 def kill(pid: int) -> None:

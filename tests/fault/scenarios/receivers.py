@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from edge_agent.demo.processes import free_port
 from fault.rig import Rig
 from fault.scenarios import scenario
 from support import proxy
+from support.mosquitto import Mosquitto
 
 LIMITED = {"options": ("max_queued_messages 1000",)}  # what mosquitto does if nobody says otherwise
 MANY = 100_000
@@ -135,6 +137,34 @@ async def broker_restarts_without_session(rig: Rig) -> None:
         await world.flow(2)
         await world.receiver.start()
         await world.flow(2)
+
+
+@scenario(cost_s=20)
+async def two_routes(rig: Rig) -> None:
+    """Two routes, each with a broker and a receiver of its own; the second's is dead for a while, the first goes on."""
+    with Mosquitto(rig.directory / "second-broker", port=free_port()) as second:
+        async with rig.volume(second={"url": second.url}, writer={"rate": 100}) as world:
+            assert world.second_receiver is not None
+            await world.second_receiver.start()
+            await world.flow(2)
+            second.kill()
+            await world.until(lambda: world.buffer.pending("second") > 2000, "a backlog of the second route")
+            rig.check(world.pending() < 500, "the first route goes on beside it")
+            second.start()
+            await world.flow(2)
+
+
+@scenario(cost_s=30)
+async def live_first_second_outage(rig: Rig) -> None:
+    """A backlog drains slowly beside fresh records; the broker goes again, and fresh ones still go first."""
+    route = {"order": "live_first", "max_rate": "60KiB"}
+    async with rig.volume(route=route, writer={"rate": 12}) as world:
+        for _ in range(2):
+            await world.flow(1)
+            world.broker.kill()
+            await world.promised(world.accepted() + 800)
+            world.broker.start()
+            await world.until(world.is_ahead, "fresh records beside a backlog")
 
 
 @scenario(cost_s=8)
