@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from edge_agent.buffer.ledger import DAMAGES, Progress, Verdict, hash_at, label
+from edge_agent.buffer.ledger import DAMAGES, Progress, Verdict, hash_at, label, span
 from edge_agent.buffer.queries import is_damage
 from edge_agent.buffer.theirs import open_theirs
 from edge_agent.errors import StorageError
@@ -181,8 +181,9 @@ class _Comparison:
                 agreed, differing = upto, False
             elif not differing:
                 differing = True
-                since = f"after record {agreed}, where they last agree, " if agreed else ""
-                text = f"{since}something up to record {upto} was changed: the receiver was told another hash there"
+                text = (
+                    f"seq {span(agreed + 1, upto)} was changed somewhere: the receiver was told another hash of {upto}"
+                )
                 self._verdict.add("checkpoint", text, agreed + 1, upto, log=log or None)
 
     def _their_checkpoints(self) -> Iterator[tuple[str, int, bytes]]:

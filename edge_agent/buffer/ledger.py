@@ -56,6 +56,11 @@ def label(kind: int) -> str:
     return Kind(kind).label if kind in set(Kind) else f"kind {kind}"
 
 
+def span(first: int, last: int) -> str:
+    """A range of seq as people read it."""
+    return str(first) if first == last else f"{first}-{last}"
+
+
 @dataclass(frozen=True, slots=True)
 class Damage:
     """One thing that is not as it was written. ``differs``: what of a record does."""
@@ -128,8 +133,7 @@ class Walk:
             for row in rows:
                 self._take(row, gaps)
             for first, last_ in self._unreadable:
-                what = f"record {first}" if first == last_ else f"records {first} to {last_}"
-                self.verdict.add("unreadable", f"{what} cannot be read: {self._why}", first, last_)
+                self.verdict.add("unreadable", f"seq {span(first, last_)} cannot be read: {self._why}", first, last_)
             self._leave_behind(self._unreadable[-1][1] if self._unreadable else 0, gaps)
             if self._head < start:  # nothing there, though what follows cannot be looked up
                 self._leave_behind(end, gaps)
@@ -222,8 +226,8 @@ class Walk:
 
     def _missing(self, last: int) -> None:
         first = self._head + 1
-        what = f"record {first} is" if first == last else f"records {first} to {last} are"
-        self.verdict.add("missing", f"{what} missing: neither there nor noted as deleted", first, last)
+        text = f"seq {span(first, last)} is missing: neither there nor noted as deleted"
+        self.verdict.add("missing", text, first, last)
         self._head, self._digest = last, None
 
     def _compare_checkpoint(self, seq: int, body: bytes) -> None:

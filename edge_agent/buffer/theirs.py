@@ -56,9 +56,7 @@ def _read_lines(connection: sqlite3.Connection, path: Path) -> None:
                 _take_line(connection, orjson.loads(line))
             except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
                 execute("ROLLBACK")
-                hint = (
-                    "a line is a record {agent, log, seq, kind, source, at_ns, mono_ns, synced, body}, or {upto, hash}"
-                )
+                hint = "a line is an object with agent, log, upto and hash, or a whole record"
                 raise StorageError(f"{path}:{number}: neither a record nor a checkpoint", hint=hint) from error
     execute("COMMIT")
 
