@@ -13,7 +13,6 @@ from edge_agent.routes.settings import RouteSettings
 
 NAME_PARTS = ("agent", "stream", "source", "kind", "first", "last")
 DEFAULT_NAME = "{source}-{kind}-{stream}-{first}-{last}"
-ENDINGS = {"jsonl": "jsonl", "csv": "csv", "xml": "xml"}
 
 
 def _folder(folder: str) -> str:
@@ -53,7 +52,7 @@ class FileRouteSettings(RouteSettings):
         default=DEFAULT_NAME, description="of a file, without its ending; must hold {source} {kind} {stream} {first}"
     )
     every: Duration = Field(default=10.0, ge=0.1, le=600, description="a file holds what came within this time")
-    max_size: Size = Field(default=2**20, ge=4096, le=4 * 2**20, description="or this much, if that is sooner")
+    max_size: Size = Field(default=2**20, ge=128 * 1024, le=4 * 2**20, description="or this much, if that is sooner")
     answer_timeout: Duration = Field(
         default=30.0, ge=1, le=600, description="no answer of the file system for this long: try again"
     )

@@ -30,6 +30,7 @@ from edge_agent.errors import BrokerUnavailable, MessageRejected
 from edge_agent.logs import Log, Outage
 from edge_agent.model import Kind
 from edge_agent.routes.delivery import Delivery
+from edge_agent.routes.file_settings import FileRouteSettings
 from edge_agent.routes.filling import Filling
 from edge_agent.routes.hearing import Hearing
 from edge_agent.routes.lanes import Lanes
@@ -37,7 +38,7 @@ from edge_agent.routes.message import TOMBSTONE, AgentIdentity, Message, Stream
 from edge_agent.routes.presence import AtBroker, share
 from edge_agent.routes.rate import Rate
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
-from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, Sink, SinkRefused
+from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, Sink, SinkAway, SinkRefused
 from edge_agent.routes.sql_settings import SqlRouteSettings
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Route:
         finally:
             await self._sink.close()
         error = _first(lost)
-        for delivery in self._lanes.all:
+        for delivery in () if isinstance(error, SinkAway) else self._lanes.all:
             flying = [message for message, its in self._flying.items() if its is delivery]
             delivery.suspicion.connection_ended(min(flying, key=lambda message: message.n, default=None))
         self._flying.clear()
@@ -335,6 +336,10 @@ def _sink(
             from edge_agent.routes.sql import SqlSink
 
             return SqlSink(name, settings)
+        case FileRouteSettings():
+            from edge_agent.routes.file import FileSink
+
+            return FileSink(name, settings, identity.agent)
         case _:
             raise TypeError(settings.sink)
 

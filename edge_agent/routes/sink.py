@@ -50,7 +50,11 @@ class Notice(NamedTuple):
     hint: str
 
 
-class SinkRefused(BrokerUnavailable):
+class SinkAway(BrokerUnavailable):
+    """The peer says what is wrong with it (a full disk, a lock, a missing folder): no message is to blame for that."""
+
+
+class SinkRefused(SinkAway):
     """The peer answers but will not serve us: credentials, certificate, client id. Somebody must change something."""
 
 

@@ -31,7 +31,7 @@ from edge_agent.errors import BrokerUnavailable
 from edge_agent.routes.blocking import Blocking
 from edge_agent.routes.flat import Flat, Missing, flatten
 from edge_agent.routes.settings import SecretMissing
-from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, SinkRefused
+from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, SinkAway, SinkRefused
 from edge_agent.routes.sql_settings import DIALECTS, SqlRouteSettings
 from edge_agent.routes.sql_table import REASON_CHARS, StagingTable
 
@@ -41,6 +41,7 @@ CONNECT_S = 10.0
 CLOSE_S = 2.0
 _ROW_STATES = ("22", "23", "44", "P0001")
 _REFUSED_STATES = ("28", "3D", "42", "3F")
+_STATEMENT_TIMEOUT = "57014"  # perhaps smaller messages go through
 _MYSQL_ROW = frozenset((1644, 3819, 4025))  # SIGNAL of a trigger; a check constraint of MySQL, of MariaDB
 _MYSQL_REFUSED = frozenset((1044, 1045, 1049, 1142, 1143, 1146, 1227))
 ODBC_DRIVER = "ODBC Driver 18 for SQL Server"
@@ -215,6 +216,8 @@ class SqlSink:
         why = f"{self._settings.url}: {_reason(error)}"
         if isinstance(error, DBAPIError) and not error.connection_invalidated and _is_refusal(error):
             return SinkRefused(why, hint="check username, password, database, and what that user may do to the table")
+        if isinstance(error, DBAPIError) and _is_told(error):
+            return SinkAway(why, hint="the database itself is in trouble; see its log")
         return BrokerUnavailable(why, hint=self._hint)
 
 
@@ -226,7 +229,11 @@ def _engine(url: URL, dialect: str, options: dict[str, str | int], answer_s: flo
     match dialect:
         case "postgresql":
             arguments = {"connect_timeout": connect_s, "application_name": "edge-agent"} | arguments
-            say = (f"SET statement_timeout = {answer_ms}", f"SET lock_timeout = {answer_ms}", "SET timezone = 'UTC'")
+            say = (
+                f"SET statement_timeout = {answer_ms}",
+                f"SET lock_timeout = {answer_ms * 4 // 5}",
+                "SET timezone = 'UTC'",
+            )
         case "mysql" | "mariadb":
             answers = {"connect_timeout": connect_s, "read_timeout": answer_s, "write_timeout": answer_s}
             arguments = answers | {"charset": "utf8mb4"} | arguments
@@ -282,6 +289,14 @@ def _is_about_a_row(error: DBAPIError) -> bool:
     if state is not None:
         return state.startswith(_ROW_STATES)
     return type(error).__name__ in ("DataError", "IntegrityError")
+
+
+def _is_told(error: DBAPIError) -> bool:
+    """Whether the server said so, rather than that the connection ended."""
+    state = _state(error)
+    if isinstance(state, int):
+        return not 2000 <= state < 3000
+    return state is not None and state != _STATEMENT_TIMEOUT and not state.startswith("08")
 
 
 def _is_refusal(error: DBAPIError) -> bool:
