@@ -1,11 +1,16 @@
-"""docs/contracts.md, read by programs: the fields of each record kind, and whether a body keeps to them."""
+"""docs/contracts.md and the JSON Schema, read by programs: the fields of each record kind, and who keeps to them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jsonschema import Draft202012Validator
+
+from edge_agent.records import json_schema
 
 PAGE = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text(encoding="utf-8")
 
@@ -43,9 +48,17 @@ def listed(after: str) -> list[str]:
 
 
 def mistakes(kind: str, body: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a body of this kind, by the page."""
+    """What is wrong with a body of this kind, by the page and by the schema."""
     fields = body_fields()[kind]
     missing, strange = fields.required - set(body), set(body) - fields.required - fields.optional
-    return [f"{kind}: {name} is missing" for name in sorted(missing)] + [
-        f"{kind}: {name} is not on the page" for name in sorted(strange)
+    found = [f"{kind}: {name} is missing" for name in sorted(missing)]
+    found += [f"{kind}: {name} is not on the page" for name in sorted(strange)]
+    return found + [
+        f"{kind}: {error.json_path}: {error.message[:200]}" for error in of(f"{kind}_body").iter_errors(body)
     ]
+
+
+@cache
+def of(name: str) -> Draft202012Validator:
+    """What checks one definition of the schema: ``sample_body``, ``message``, ``confirmation`` …"""
+    return Draft202012Validator(json_schema() | {"anyOf": [{"$ref": f"#/$defs/{name}"}]})
