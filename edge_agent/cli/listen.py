@@ -1,8 +1,10 @@
 """`edge-agent listen`: the reference receiver at a terminal. Stores and confirms with --db, only watches without.
 
+Gaps are told as they are noticed, asked for and closed, findings (forks, changed records) as they are made.
+
 A terminal gets one line that is rewritten; a pipe gets a line a second while something comes, so that no log is
-flooded. With --json every line is an object: ``{"event": "counts" | "gap" | "record", …}``. Ends with Ctrl-C: exit 0,
-or 1 when numbers are missing.
+flooded. With --json every line is an object: ``{"event": "counts" | "gap" | "finding" | "record"}``. Ends with Ctrl-C:
+exit 0, or 1 when numbers are still missing or something was found.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -23,7 +26,7 @@ from edge_agent.cli.output import AsJson
 from edge_agent.i18n import _
 
 if TYPE_CHECKING:
-    from edge_agent.receiver import Gap, Receiver
+    from edge_agent.receiver import Finding, Gap, Receiver
     from edge_agent.receiver.message import Message
 
 _TELL_S = 1.0
@@ -33,7 +36,15 @@ _REDRAW_S = 0.1
 def command(
     url: Annotated[str, typer.Argument(help=_("the broker: mqtt://host:1883 or mqtts://host:8883"))],
     topic: Annotated[list[str] | None, typer.Option("--topic", help=_("topic filter, repeatable"))] = None,
-    db: Annotated[Path | None, typer.Option("--db", help=_("SQLite file to store records in; then confirm"))] = None,
+    db: Annotated[
+        str | None, typer.Option("--db", help=_("SQLite file or postgresql:// address to store in; then confirm"))
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help=_("share the load with the receivers of this group and database"))
+    ] = None,
+    ask_after: Annotated[
+        float, typer.Option("--ask-after", min=1, help=_("seconds until missing numbers are asked for again"))
+    ] = 60.0,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help=_("store, but do not confirm"))] = False,
     records: Annotated[bool, typer.Option("--records", help=_("print every record but samples"))] = False,
     username: Annotated[str | None, typer.Option(help=_("login at the broker"))] = None,
@@ -41,12 +52,13 @@ def command(
     ca: Annotated[Path | None, typer.Option(help=_("CA certificates that the broker's is signed by"))] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Receive records from a broker, store them in SQLite and confirm them."""
+    """Receive records from a broker, store them in SQLite or PostgreSQL and confirm them."""
     from edge_agent import logs
     from edge_agent.receiver import Receiver
     from edge_agent.receiver.receiver import ReceiverRefused
 
     _must_name_a_broker(url)
+    _must_be_a_group(group, db)
     password = _password(password_file) if password_file else None
     if ca:
         _bytes_of(ca)
@@ -56,11 +68,14 @@ def command(
         url,
         topic or ["#"],
         db,
+        group=group,
         username=username,
         password=password,
         ca=str(ca) if ca else None,
         confirm=not no_confirm,
         on_gap=view.gap,
+        on_finding=view.finding,
+        ask_after_s=ask_after,
         on_batch=view.batch,
     )
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,7 +85,7 @@ def command(
     except ReceiverRefused as error:
         raise Unavailable(str(error.args[0]), hint=error.hint) from error
     view.end(receiver)
-    if receiver.counts["gaps"]:
+    if view.is_bad:
         raise typer.Exit(ExitCode.PROBLEM)
 
 
@@ -82,6 +97,15 @@ def _must_name_a_broker(url: str) -> None:
         usable = False
     if not usable:
         raise UsageProblem(f"{url!r} names no broker", hint="write mqtt://host:1883 or mqtts://host:8883")
+
+
+def _must_be_a_group(group: str | None, db: str | None) -> None:
+    if group is None:
+        return
+    if not group or any(sign in group for sign in "/+#"):
+        raise UsageProblem(f"{group!r} names no group", hint="write a name without / + and #")
+    if db is None:
+        raise UsageProblem("a group shares one database", hint="name it: --db postgresql://user@host/database")
 
 
 def _password(path: Path) -> str:
@@ -108,6 +132,13 @@ class _View:
         self._terminal = sys.stdout.isatty() and not as_json
         self._told_s = 0.0
         self._last = ""
+        self._missing: set[tuple[str, str, int]] = set()
+        self._found = False
+
+    @property
+    def is_bad(self) -> bool:
+        """Numbers are missing still, or records are not what they were."""
+        return self._found or bool(self._missing)
 
     def batch(self, receiver: Receiver, messages: Sequence[Message]) -> None:
         """A batch is committed."""
@@ -123,13 +154,29 @@ class _View:
             self._tell(receiver)
 
     def gap(self, gap: Gap) -> None:
-        """Numbers are missing."""
+        """Numbers are missing, were asked for, have come, or will not."""
+        key = (gap.agent, gap.stream, gap.first_n)
+        self._missing.add(key)
+        if gap.state == "filled":
+            self._missing.remove(key)
         if self._json:
-            _print_json({"event": "gap", "agent": gap.agent, "stream": gap.stream, "first_n": gap.first_n,
-                         "last_n": gap.last_n, "lost": gap.lost})  # fmt: skip
+            _print_json({"event": "gap"} | asdict(gap))
             return
-        text = _("lost to this receiver") if gap.lost else _("missing")
+        text = {
+            "open": _("settled without this receiver") if gap.lost else _("missing"),
+            "asked": _("asked for again"),
+            "filled": _("have come"),
+            "given_up": _("will not come: {reason}").format(reason=gap.reason),
+        }[gap.state]
         self._line(f"{gap.stream}: {gap.first_n}-{gap.last_n} {text}")
+
+    def finding(self, finding: Finding) -> None:
+        """A fork, or records that were changed."""
+        self._found = True
+        if self._json:
+            _print_json({"event": "finding"} | asdict(finding))
+        else:
+            self._line(f"{finding.agent}: {finding.code}: {finding.text}")
 
     def end(self, receiver: Receiver) -> None:
         """The last word."""

@@ -18,11 +18,11 @@ from edge_agent.errors import StorageError
 from edge_agent.receiver.message import Row
 
 
-class DatabaseAway(StorageError):
+class DatabaseUnavailable(StorageError):
     """The server does not answer or has dropped us: nothing of the transaction was stored. Try again later."""
 
 
-class TryAgain(StorageError):
+class DatabaseBusy(StorageError):
     """Two receivers stood in each other's way and this one had to yield. Nothing was stored; repeat it."""
 
 
@@ -49,7 +49,7 @@ class Database(Protocol):
     def transaction(self, agents: Iterable[str] = ()) -> AbstractContextManager[None]:
         """Commit durably at the end, or leave nothing. Alone on these agents, whoever else uses the database.
 
-        Raises DatabaseAway, TryAgain, StorageError.
+        Raises DatabaseUnavailable, DatabaseBusy, StorageError.
         """
 
     def savepoint(self) -> AbstractContextManager[None]:
@@ -71,7 +71,7 @@ class Database(Protocol):
 def open_database(where: str | Path | None) -> Database:
     """A PostgreSQL server (postgresql://user@host/database), or an SQLite file; None: in memory.
 
-    Raises StorageError, DatabaseAway.
+    Raises StorageError, DatabaseUnavailable.
     """
     if isinstance(where, str) and where.startswith(("postgresql://", "postgres://")):
         from edge_agent.receiver.postgres import PostgresDatabase

@@ -8,8 +8,9 @@
 
 A hole below numbers that came (``lost`` False) is the sender's to close: it sends again what nobody confirmed, so we
 ask only after ``ask_after_s``. What the sender has settled without us (``lost``: we came back from an older backup)
-comes no more by itself; that is asked for at once. We ask for seqs, between the neighbours that we hold, and take for an
-answer as many new records in that range as numbers are missing: a replay is a stream of its own, with its own numbers.
+comes no more by itself; that is asked for at once. We ask for seqs, between the neighbours that we hold, and take
+for an answer as many new records in that range as numbers are missing: a replay is a stream of its own, with
+its own numbers.
 
 Several receivers that share a database share its table ``gap``; a row's change is one receiver's, which tells and asks.
 

@@ -131,7 +131,8 @@ class Ledger:
         row = self._database.execute(sql, (anchor.agent, anchor.log, anchor.seq, anchor.hash)).fetchone()
         if row[0]:
             place = f"{anchor.log}-{anchor.seq}"
-            yield Finding(anchor.agent, "anchor", place, f"the agent has said two hashes for record {place}")
+            text = f"the agent has said two hashes for record {place}"
+            yield Finding(anchor.agent, "anchor", place, text)
 
     def _forks(self, anchor: _Anchor) -> Iterator[Finding]:
         """Two logs that name one predecessor; a log that begins before the end of what we hold of it."""

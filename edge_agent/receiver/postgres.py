@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 
 from edge_agent.errors import StorageError
 from edge_agent.receiver import schema_postgres as schema
-from edge_agent.receiver.database import DatabaseAway, RowRefused, TryAgain
+from edge_agent.receiver.database import DatabaseBusy, DatabaseUnavailable, RowRefused
 from edge_agent.receiver.message import Row
 
 try:
@@ -100,9 +100,9 @@ class PostgresDatabase:
 
     def _translated(self, error: psycopg.Error) -> StorageError:
         if self.connection.closed or self.connection.broken or isinstance(error, _AWAY):
-            return DatabaseAway(f"the database is away: {_text(error)}", hint="is the server running?")
+            return DatabaseUnavailable(f"the database is away: {_text(error)}", hint="is the server running?")
         if isinstance(error, errors.DeadlockDetected | errors.SerializationFailure | errors.LockNotAvailable):
-            return TryAgain(f"the database had to choose: {_text(error)}")
+            return DatabaseBusy(f"the database had to choose: {_text(error)}")
         return StorageError(f"cannot store: {_text(error)}", hint="is the disk full, may this user write?")
 
 
@@ -139,7 +139,7 @@ def _unreachable(url: str, error: psycopg.Error) -> StorageError:
     where = url.rpartition("@")[2].partition("?")[0].removeprefix("postgresql://")
     text = f"{where}: {_text(error)}"
     if isinstance(error, psycopg.OperationalError):
-        return DatabaseAway(text, hint="is the server running; are user, password and database right?")
+        return DatabaseUnavailable(text, hint="is the server running; are user, password and database right?")
     return StorageError(text, hint="write postgresql://user:password@host:5432/database")
 
 

@@ -42,7 +42,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.errors import BrokerUnavailable
 from edge_agent.logs import Log, Outage
-from edge_agent.receiver.database import DatabaseAway
+from edge_agent.receiver.database import DatabaseUnavailable
 from edge_agent.receiver.gaps import Gap
 from edge_agent.receiver.ledger import Finding
 from edge_agent.receiver.message import BadMessage, Message, parse
@@ -151,10 +151,10 @@ class Receiver:
                     broker.recovered()
                     failures = 0
                     self._serve()
-                except (BrokerUnavailable, DatabaseAway) as error:
+                except (BrokerUnavailable, DatabaseUnavailable) as error:
                     if isinstance(error, ReceiverRefused) and not self._counts["connections"]:
                         raise
-                    (database if isinstance(error, DatabaseAway) else broker).failed(error)
+                    (database if isinstance(error, DatabaseUnavailable) else broker).failed(error)
                     self._stop.wait(random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_S * 2 ** min(failures, 10))))
                     failures += 1
                 finally:

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_agent.errors import StorageError
 from edge_agent.receiver import schema
-from edge_agent.receiver.database import RowRefused, TryAgain
+from edge_agent.receiver.database import DatabaseBusy, RowRefused
 from edge_agent.receiver.message import Row
 
 BUSY_S = 30.0
@@ -100,5 +100,5 @@ class SqliteDatabase:
 def _translated(error: sqlite3.Error) -> StorageError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return TryAgain(f"the database is locked: {error}", hint="which other program writes to it, for so long?")
+        return DatabaseBusy(f"the database is locked: {error}", hint="which other program writes to it, for so long?")
     return StorageError(f"cannot store: {error}", hint="is the disk full, or another program writing?")

@@ -25,7 +25,7 @@ import orjson
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.receiver import ledger
-from edge_agent.receiver.database import RowRefused, TryAgain, open_database
+from edge_agent.receiver.database import DatabaseBusy, RowRefused, open_database
 from edge_agent.receiver.gaps import Gap, Gaps, Watch
 from edge_agent.receiver.ledger import Finding
 from edge_agent.receiver.message import TOMBSTONE, BadMessage, Message, Received, Row, route_of, rows
@@ -105,15 +105,15 @@ class Store:
     ) -> Outcome:
         """Commit a batch; ``bad`` are (topic, reason, payload) to set aside, ``states`` (agent, state, body).
 
-        What it returns is true once it returns. Raises StorageError when the database cannot be written, DatabaseAway
-        among them; whatever else ``on_record`` raises passes through. In all cases nothing of the batch was stored.
+        What it returns is true once it returns. Raises StorageError when the database cannot be written, away
+        or not; whatever else ``on_record`` raises passes through. In all cases nothing of the batch was stored.
         """
         work = [_Work.of(message) for message in messages]
         states = list(states)
         for left in range(TRIES - 1, -1, -1):
             try:
                 return self._take(work, bad, states)
-            except TryAgain:
+            except DatabaseBusy:
                 if not left:
                     raise
         raise AssertionError("unreachable")
@@ -157,7 +157,7 @@ class Store:
         """Notice gaps, see which have ended, ask for what is due. Raises StorageError."""
         try:
             return self.gaps.look(gap_after_s=gap_after_s, ask_after_s=ask_after_s, ask=ask)
-        except TryAgain:
+        except DatabaseBusy:
             return Watch()  # the next look will see it
 
     def tracker(self, agent: str, stream: str) -> Tracker:
