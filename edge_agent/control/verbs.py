@@ -44,7 +44,7 @@ class Verbs:
         self._routes = routes
         self._settings = settings
         self._one_change = asyncio.Lock()
-        self._drops: set[asyncio.Task[Any]] = set()
+        self._drops: set[asyncio.Task[int]] = set()
 
     def handlers(self) -> dict[str, Handler]:
         """Verb → handler."""
@@ -81,14 +81,20 @@ class Verbs:
             known = {standing.route: standing for standing in await self._standings()}
             if name not in known:
                 raise self._unknown(name, known)
+            if known[name].attached and name not in self._settings:
+                hint = "type the same again in half a minute: then it is detached"
+                raise Refused(f"route {name} was in the configuration until just now", hint=hint)
             old = {"route": name, "attached": known[name].attached, "pending": known[name].pending}
             # not awaited: while the buffer is full nothing is committed but the drop, and with it what came before
             self._append_audit(await _who(caller), "route_drop", reason, old=old)
             drop = asyncio.create_task(self._buffer.drop_route(name, reason), name=f"drop {name}")
             self._drops.add(drop)
             drop.add_done_callback(self._drops.discard)
-            await asyncio.shield(drop)
-        return {"route": name, "dropped": known[name].pending, "removed": not known[name].attached}
+            try:
+                dropped = await asyncio.shield(drop)
+            except LookupError as error:
+                raise self._unknown(name, {}) from error
+        return {"route": name, "dropped": dropped, "removed": not known[name].attached}
 
     async def deadletter_retry(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """Send dead letters once more: {route, ids or null for all, reason_contains}."""
