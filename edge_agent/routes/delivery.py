@@ -42,7 +42,9 @@ class Delivery:
         self._buffer = buffer
         self._told = told  # reasons, their numbers left out; the route's
         self._sent_n = lane.n  # of this run: the highest n ever given to the sink
-        self._waiting: list[tuple[int, int, Message]] = []  # a heap: the oldest first, whether it is new or sent again
+        self._waiting: list[
+            tuple[bool, int, int, Message]
+        ] = []  # a heap: first what was not sent yet, the oldest first
         self._put = 0
 
     @property
@@ -92,12 +94,16 @@ class Delivery:
         """It is to be sent, once or again."""
         message.waiting = True
         self._put += 1
-        heappush(self._waiting, (message.n, self._put, message))
+        heappush(self._waiting, (message.sent_s is not None, message.n, self._put, message))
 
     def next(self) -> Message | None:
-        """The oldest message that is to be sent."""
+        """The oldest message that was not sent yet, then the oldest that is to be sent again.
+
+        The other way round, a link that takes longer for a batch than ``confirm_timeout`` would carry the first few
+        messages of it again and again, and never the one that the receiver waits for.
+        """
         while self._waiting:
-            message = heappop(self._waiting)[2]
+            message = heappop(self._waiting)[3]
             if self.window.holds(message):
                 return message
         return None

@@ -157,3 +157,16 @@ def test_a_late_confirmation_of_a_finished_lane_is_no_lie() -> None:
     assert made.confirmed(Confirmation("pc1", oldest.lane.stream, 5, {})) is False
     with pytest.raises(BadConfirmation, match="not ours"):
         made.confirmed(Confirmation("pc1", "000000000000.mes.7", 5, {}))
+
+
+def test_what_was_never_sent_goes_before_what_is_sent_again(delivery: Delivery) -> None:
+    """Or a link slower than ``confirm_timeout`` carries the same few messages for ever."""
+    messages = [Message("gate", "scan", n, n, 1, b'{"n":1}') for n in (1, 2, 3)]
+    delivery.take(Batch(range(1, 4), range(1, 4), messages, [], read_seq=3, last_n=3))
+    for message in messages:
+        delivery.put(message)
+    overdue = delivery.next()
+    assert overdue is messages[0]
+    overdue.sent_s = 1.0
+    delivery.put(overdue)
+    assert [delivery.next() for _ in range(4)] == [messages[1], messages[2], messages[0], None]
