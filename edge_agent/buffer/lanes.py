@@ -89,6 +89,11 @@ class Lane:
 _COLUMNS = "route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id, purpose, request"
 _GROWING = 2**63 - 1
 UNFINISHED = "(to_seq IS NULL OR seq < to_seq)"
+WITHHELD = (
+    "EXISTS (SELECT 1 FROM gap WHERE gap.reason = 'salvage' AND gap.last_seq > lane.seq"
+    f" AND gap.first_seq <= coalesce(lane.to_seq, {_GROWING}))"
+)
+"""Some of the lane's range is still being taken over from a damaged file."""
 
 
 def _lane(row: tuple[Any, ...]) -> Lane:
@@ -98,8 +103,8 @@ def _lane(row: tuple[Any, ...]) -> Lane:
 
 
 def unfinished(connection: sqlite3.Connection, route: str) -> list[Lane]:
-    """A route's lanes that still have something to deliver, oldest first; the open one is always among them."""
-    sql = f"SELECT {_COLUMNS} FROM lane WHERE route = ? AND {UNFINISHED} ORDER BY from_seq, number"
+    """A route's lanes that have something to deliver and are complete, oldest first; the open one is among them."""
+    sql = f"SELECT {_COLUMNS} FROM lane WHERE route = ? AND {UNFINISHED} AND NOT {WITHHELD} ORDER BY from_seq, number"
     return [_lane(row) for row in connection.execute(sql, (route,))]
 
 
@@ -125,7 +130,10 @@ def attach(
         _refilter(connection, route, columns, head_seq, handed)
         after = _had(connection, route)
     logs = connection.execute("SELECT id, first_seq, boot FROM log ORDER BY first_seq").fetchall()
-    (oldest,) = connection.execute("SELECT min(seq) FROM record").fetchone()
+    (oldest,) = connection.execute(
+        "SELECT min(first) FROM (SELECT min(seq) AS first FROM record"
+        " UNION ALL SELECT min(first_seq) FROM gap WHERE reason = 'salvage')"
+    ).fetchone()
     for place, (log, first, boot) in enumerate(logs):
         last = logs[place + 1][1] - 1 if place + 1 < len(logs) else None
         missing = last is None if after is None else last is None or last > after

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -25,6 +26,7 @@ from edge_agent.buffer.files import Files, condemn, give_up_ballast
 from edge_agent.buffer.lanes import Lane, RouteFilter
 from edge_agent.buffer.projection import Entry
 from edge_agent.buffer.queries import Passed, Reader, Registry, connect, restored
+from edge_agent.buffer.salvaging import Salvaging
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.upkeep import Upkeep
 from edge_agent.buffer.writer import Drop, Writer
@@ -75,6 +77,8 @@ class Buffer:
         self._offers: deque[Lane] = deque()  # any thread appends
         self._offer_waiters: dict[str, asyncio.Future[None]] = {}
         self.attached: set[str] = set()  # routes that asked for their lanes in this run
+        self.seated: set[str] = set()  # routes that have them; the writer thread's own
+        self.salvage: Salvaging | None = None  # what is still being taken over from a damaged file
         self.upkeep = Upkeep(self)
         self.writer.start()
 
@@ -192,6 +196,7 @@ class Buffer:
             open_id = connection.execute("SELECT id FROM lane WHERE route = ? AND to_seq IS NULL", (route,)).fetchone()
             found = lanes_sql.attach(connection, route, start, filter, head_seq, bool(open_id and open_id[0] in handed))
             self.track(connection)
+            self.seated.add(route)
             return found
 
         found = self._lane_chore(route, attach)
@@ -220,7 +225,7 @@ class Buffer:
         made = self._lane_chore(route, make)
         if isinstance(made, LookupError):
             raise made
-        self.offer(made)
+        self.offer([lane for lane in made if self.salvage is None or not self.salvage.withholds(lane)])
         return made
 
     def split(self, lane: Lane, least: int = 1) -> Lane | None:
@@ -342,11 +347,40 @@ class Buffer:
 
     def stats(self) -> dict[str, Any]:
         """Rows, bytes, rate, what each route has pending, hours left. Cheap: reads no records."""
-        return self.upkeep.stats()
+        return self.upkeep.stats() | {"salvage": self.salvaging}
+
+    @property
+    def salvaging(self) -> dict[str, Any] | None:
+        """How far the taking over of a damaged file is: {place, phase, done, total, waits}; None when there is none."""
+        return None if self.salvage is None else self.salvage.status()
+
+    @property
+    def holds_known(self) -> bool:
+        """Whether all is known that may hold a unit: False while the registry of a damaged file is not here."""
+        return self.salvage is None or self.salvage.registry_known
+
+    def begin_salvage(self, directories: Sequence[Path]) -> None:
+        """Take over what these hold, as part of ``maintain``. Before anything else uses the buffer."""
+        self.salvage = salvage = Salvaging(self, directories)
+        self._registry.former = lambda: salvage.former
 
     async def maintain(self) -> None:
         """Checkpoints, retention, the witness, the disk's floor. Runs until cancelled; one task of the agent."""
-        await self.upkeep.run()
+        tasks = [asyncio.create_task(work) for work in (self.upkeep.run(), self._end_salvage())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end_salvage(self) -> None:
+        if self.salvage is not None:
+            await self.salvage.run()
+            salvage, self.salvage = self.salvage, None
+            salvage.close()
 
     def checkpoint(self) -> Record:
         """A record of the chain's head as it is durable now."""
@@ -372,6 +406,8 @@ class Buffer:
             self.writer.failed = self.writer.failed or StorageError("the buffer is closed")  # for who comes too late
             self._settle(self.writer.durable_seq)
             self._registry.close()
+            if self.salvage is not None:
+                self.salvage.close()
             self.upkeep.close()
             if not self.writer.is_alive():
                 await asyncio.to_thread(self._connection.close)  # the last connection: it empties the write-ahead log

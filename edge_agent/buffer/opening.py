@@ -7,7 +7,8 @@ Damage is noticed here without reading the whole file: a header that is not SQLi
 count, a registry that cannot be read, a write-ahead log that breaks off before its end, a witness that knows more
 than the database. Damage inside data pages shows when they are read; that run leaves the mark ``suspect`` and ends,
 and the next start goes on from here. A flipped byte in a body passes all this; the ledger shows it.
-A damaged database is set aside, what is readable is taken over, and a ``storage`` finding says what is missing.
+A damaged database is set aside, the agent goes on at once with a new one (see ``salvage``), and ``storage`` findings
+say so and, at the end, what is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import orjson
 
 from edge_agent import __version__, clock
-from edge_agent.buffer import lanes, recovery, schema, wal, witness
+from edge_agent.buffer import lanes, recovery, salvage, schema, wal, witness
 from edge_agent.buffer.files import Files, copy_aside, prepare, set_aside, take_lock, unsalvaged
 from edge_agent.buffer.ledger import GENESIS, link
 from edge_agent.buffer.log import Buffer
@@ -45,6 +46,7 @@ class Loss:
     reason: str = "start"  # start, lost_tail, damaged
     text: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    places: list[Path] = field(default_factory=list)  # set aside, and not taken over yet
 
 
 def open_buffer(data_dir: Path, agent: str, settings: BufferSettings) -> Buffer:
@@ -61,6 +63,8 @@ def open_buffer(data_dir: Path, agent: str, settings: BufferSettings) -> Buffer:
         connection, loss = _make_ready(files, seen)
         name, boot, head = _open_log(connection, agent, loss, seen)
         buffer = Buffer(files, lock, connection, settings, agent, name, boot, head)
+        if loss.places:
+            buffer.begin_salvage(loss.places)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -102,12 +106,10 @@ def _make_ready(files: Files, seen: witness.Witness | None) -> tuple[sqlite3.Con
     unsalvaged(files)  # completes a move that a crash interrupted
     found = wal.look(files.wal)
     connection, frames = _open_checked(files, loss)
-    places = unsalvaged(files)
-    if places:
+    loss.places = salvage.begin(connection, unsalvaged(files), seen)
+    if loss.text:
         loss.reason = "damaged"
-        loss.details["set_aside"] = [place.name for place in places]
-        for place in places:
-            _take_over(connection, place, seen, loss)
+        loss.details["set_aside"] = [place.name for place in loss.places]
     elif found is not None and found.lost(frames):
         place = copy_aside(files)
         loss.reason = "lost_tail"
@@ -132,7 +134,7 @@ def _open_checked(files: Files, loss: Loss) -> tuple[sqlite3.Connection, int]:
                 raise
             why = str(error.args[0])
     place = set_aside(files)
-    loss.text.append(f"the buffer was damaged ({why}) and is set aside in {place.name}")
+    loss.text.append(f"the buffer was damaged ({why}) and is set aside in {place.name}; what is readable is taken over")
     return _open_database(files), 0
 
 
@@ -151,22 +153,14 @@ def _open_database(files: Files) -> sqlite3.Connection:
     return connection
 
 
-def _take_over(connection: sqlite3.Connection, place: Path, seen: witness.Witness | None, loss: Loss) -> None:
-    taken = recovery.salvage(connection, place, seen)
-    lost = sum(last - first + 1 for first, last in taken.unreadable)
-    if not loss.text:
-        loss.text.append(f"an interrupted salvage of {place.name} was completed")
-    loss.text.append(f"{taken.records} undelivered records were salvaged, {lost} cannot be read")
-    loss.details |= {"salvaged": taken.records, "registry_rows": taken.registry_rows, "lost": lost}
-    loss.details["unreadable"] = [list(range_) for range_ in taken.unreadable[:20]]
-
-
 def _notice_lost_tail(connection: sqlite3.Connection, seen: witness.Witness | None, loss: Loss) -> None:
     """The witness knows of later records than there are: say how many, and take over what it knows."""
     head = _head_seq(connection)
     if seen is None or seen.seq <= head:
         return
-    recovery.restore(connection, seen)
+    connection.execute("BEGIN IMMEDIATE")
+    salvage.restore(connection, seen)
+    connection.execute("COMMIT")
     if loss.reason == "start":
         loss.reason = "lost_tail"
     loss.text.append(f"records {head + 1} to {seen.seq} at least were committed and are not there")
@@ -196,7 +190,8 @@ def _open_log(
     row = execute("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1").fetchone()
     before = execute("SELECT id FROM log ORDER BY first_seq DESC LIMIT 1").fetchone()
     known_seq = seen.seq if seen is not None else 0
-    last_seq, last_hash = row or (known_seq, bytes.fromhex(seen.hash) if seen is not None and known_seq else GENESIS)
+    known_hash = bytes.fromhex(seen.hash) if seen is not None and known_seq else GENESIS
+    last_seq, last_hash = row or salvage.head(connection) or (known_seq, known_hash)
     there = _head_seq(connection)
     head_seq = max(there, known_seq)
     if head_seq > there:

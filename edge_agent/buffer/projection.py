@@ -53,6 +53,7 @@ class Projection:
         self._sources = sources
         self._windows: dict[tuple[str, int], list[int]] = {}  # of open cycles: [first_seq, last_seq, changed]
         self._before: dict[tuple[str, int], list[int]] = {}
+        self.recall: Callable[[sqlite3.Connection, str, str], None] | None = None  # during a salvage; see Writer.recall
         self._facts: Mapping[int, Callable[[int, Record, Mapping[str, Any]], None]] = {
             Kind.CONFIG: self._config,
             Kind.TAGSET: self._tagset,
@@ -174,6 +175,8 @@ class Projection:
 
     def _binding(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         execute = self._connection.execute
+        if self.recall is not None:
+            self.recall(self._connection, "cycle", body["cycle"])
         unit, serial = body.get("unit"), body.get("serial")
         if unit is not None:
             execute("INSERT OR IGNORE INTO unit VALUES (?, ?, ?, ?)", (unit, serial, seq, record.at.at_ns))
@@ -200,6 +203,8 @@ class Projection:
     def _identifier(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         execute = self._connection.execute
         unit, op, kind, value = body["unit"], body["op"], body["kind"], body["value"]
+        if self.recall is not None:
+            self.recall(self._connection, "unit", unit)
         execute("INSERT OR IGNORE INTO unit VALUES (?, NULL, ?, ?)", (unit, seq, record.at.at_ns))
         if op == "replace":
             execute(

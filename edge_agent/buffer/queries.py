@@ -238,10 +238,7 @@ class Registry:
 
     def unit(self, kind: str, value: str) -> KnownUnit | None:
         """The unit that carries this identifier now, with its highest attempt number by step."""
-        if (kind, value) in self._units:
-            unit = self._units[kind, value][1]
-        else:
-            unit = self._find(kind, value)
+        unit = self._units[kind, value][1] if (kind, value) in self._units else self._find(kind, value)
         if unit is None:
             return None
         attempts = self._attempts(unit)

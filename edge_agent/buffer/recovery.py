@@ -1,50 +1,48 @@
-"""Taking over what can be read from a database that was set aside, and from the witness.
+"""Reading a database that was set aside. Read-only and lenient; what cannot be read is left out, never guessed.
 
-Taken over: the registry, and every record that some route has not done yet, with its key, time and hash. Delivered
-records stay where they were set aside. A salvage that was interrupted begins again: a mark in the directory says so.
+Records are believed only where the ledger confirms them: a record's hash has to follow from the stored hash of the one
+before (or of the gap before), whether or not that one can be read itself. So a page that is half there, or another
+program's, gives nothing; the record after a damaged range cannot be confirmed and counts as gone with it.
 
-What is missing afterwards is named: a gap in the ledger for each range that is gone, a new number for each lane that
-misses records (numbers in use may have stood for what is gone), and the counts, for the finding.
+Rows of the registry have no such proof. They are believed where they have the types of their columns; a table is read
+from its beginning to the damage, then from its end, then along its index, which lies on other pages.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.buffer import lanes
-from edge_agent.buffer.files import UNSALVAGED, Files, sync_directory
-from edge_agent.buffer.holes import Range, without
-from edge_agent.buffer.ledger import link
+import orjson
+
+from edge_agent.buffer.files import Files
+from edge_agent.buffer.ledger import GENESIS, link
 from edge_agent.buffer.queries import can_pass, connect
-from edge_agent.buffer.witness import Witness
 from edge_agent.errors import StorageCorrupt
 
 Row = tuple[Any, ...]
-"""A row of the table ``record``."""
+"""A row of a table; of ``record``, in the order of its columns."""
 
-SLICE_ROWS = 5000
-BEYOND_ROWS = 20_000  # how far past the last known seq to look where the newest page is damaged
+SALVAGE = "salvage"  # the reason of a gap that is still to be taken over
+WIDE = 20_000  # of ranges no wider than this, each record is tried
+_TYPES = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
+_COLUMNS = "seq, kind, source, at_ns, mono_ns, synced, body, hash"
+_RECORD = f"SELECT {_COLUMNS} FROM record WHERE seq BETWEEN ? AND ? ORDER BY seq"
 
-REGISTRY = (
-    *("source", "log", "gap", "route", "lane", "pick", "hole", "dead_letter", "tagset", "tag", "claim", "station"),
-    *("unit", "identifier", "cycle", "cycle_window", "binding", "finding", "counter"),
-)
-"""Every table but the records."""
-
-
-@dataclass(slots=True)
-class Salvaged:
-    """What could be taken over, and which ranges of undelivered seqs are gone."""
-
-    records: int = 0
-    registry_rows: int = 0
-    unreadable: list[Range] = field(default_factory=list)
+INDEXES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "identifier": ("identifier_value", ("value", "kind", "unit", "seq")),
+    "unit": ("unit_serial", ("serial", "unit")),
+    "cycle": ("cycle_age", ("seq", "cycle")),
+    "binding": ("binding_cycle", ("cycle", "binding")),
+    "cycle_window": ("cycle_window_seq", ("last_seq", "first_seq", "source", "cycle")),
+    "dead_letter": ("dead_letter_seq", ("seq", "lane", "n")),
+    "finding": ("finding_age", ("seq", "finding")),
+}
+"""Table -> an index that covers its key, and the index's columns with what is left of the key."""
 
 
 def check(connection: sqlite3.Connection, files: Files) -> int:
@@ -64,198 +62,170 @@ def check(connection: sqlite3.Connection, files: Files) -> int:
     return int(frames)
 
 
-def salvage(connection: sqlite3.Connection, place: Path, witness: Witness | None) -> Salvaged:
-    """Take over what is readable in ``place`` into the new database, then take the mark away."""
-    result = Salvaged()
-    damaged = place / "buffer.db"
-    if damaged.exists():
-        with contextlib.closing(_connect(damaged)) as old, _until_damage():
-            for table in REGISTRY:
-                result.registry_rows += _take_table(connection, old, table)
-    if witness is not None:
-        restore(connection, witness)
-    if damaged.exists():
-        with contextlib.closing(_connect(damaged)) as old, _until_damage():
-            _take_records(connection, old, result)
-    result.unreadable = close_ranks(connection)
-    (place / UNSALVAGED).unlink(missing_ok=True)
-    sync_directory(place)
-    return result
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where reading a table stands: in which pass, behind which key."""
+
+    turn: int = 0  # 0 up the table, 1 down it, 2 up the index, 3 down it
+    key: tuple[Any, ...] | None = None
+
+    def encoded(self) -> str:
+        return orjson.dumps([self.turn, self.key]).decode()
+
+    @classmethod
+    def decoded(cls, text: str) -> Place:
+        turn, key = orjson.loads(text)
+        return cls(turn, None if key is None else tuple(key))
 
 
-def _connect(damaged: Path) -> sqlite3.Connection:
-    """Read-only, and lenient: only so does SQLite read a file that is shorter than its header says."""
-    connection = connect(damaged)
-    connection.execute("PRAGMA writable_schema = ON")
-    return connection
+class Aside:
+    """A damaged database in its directory. Use from one thread at a time; nothing here raises for its damage."""
 
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._connection: sqlite3.Connection | None = None
+        path = directory / "buffer.db"
+        if path.is_file():
+            with self._until_damage():
+                self._connection = connect(path)
+                self._connection.execute("PRAGMA writable_schema = ON")  # else a file too short for its header is not
 
-@contextlib.contextmanager
-def _until_damage() -> Iterator[None]:
-    """End where the old file cannot be read; trouble with the new one goes up."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        if can_pass(error):
-            raise
+        if self._connection is not None and not self.query("PRAGMA table_info(record)"):
+            self._connection.close()
+            self._connection = None
 
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
-def _take_table(connection: sqlite3.Connection, old: sqlite3.Connection, table: str) -> int:
-    """Copy a table from its beginning up to the damage, then from its end; returns the rows copied."""
-    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
-    names, marks = ", ".join(column[1] for column in columns), ", ".join("?" * len(columns))
-    keys = [column[1] for column in sorted(columns, key=lambda column: column[5]) if column[5]]
-    copied, whole = 0, False
-    for order in ("ASC", "DESC"):
-        if whole:
-            break
-        by = ", ".join(f"{key} {order}" for key in keys)
-        connection.execute("BEGIN IMMEDIATE")
-        with _until_damage():
-            for row in old.execute(f"SELECT {names} FROM {table} ORDER BY {by}"):
-                copied += connection.execute(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", row).rowcount
-            whole = True
-        connection.execute("COMMIT")
-    return copied
+    @contextlib.contextmanager
+    def _until_damage(self) -> Iterator[None]:
+        """End where the file cannot be read. A lock or a failing disk may pass: that goes up."""
+        try:
+            yield
+        except (sqlite3.DatabaseError, UnicodeDecodeError, OverflowError) as error:
+            if isinstance(error, sqlite3.Error) and can_pass(error):
+                raise
 
+    def answer(self, sql: str, values: Sequence[Any] = ()) -> tuple[list[Row], bool]:
+        """The rows up to the damage, and whether there was none."""
+        rows: list[Row] = []
+        if self._connection is None:
+            return rows, True  # nothing is there to be read
+        with self._until_damage():
+            rows.extend(self._connection.execute(sql, values).fetchall())
+            return rows, True
+        with self._until_damage():  # once more, row by row, to have those before it
+            for row in self._connection.execute(sql, values):
+                rows.append(row)
+        return rows, False
 
-def restore(connection: sqlite3.Connection, witness: Witness) -> None:
-    """Let the database know what the witness knows, where that is more."""
-    execute = connection.execute
-    execute("BEGIN IMMEDIATE")
-    for row in witness.logs:
-        execute("INSERT OR IGNORE INTO log (id, first_seq, boot, agent, opened_at_ns) VALUES (?, ?, ?, ?, ?)", row)
-    for row in witness.routes:
-        execute("INSERT OR IGNORE INTO route VALUES (?, ?, ?, ?)", row)
-    for lane in witness.lanes:
-        execute(
-            "INSERT INTO lane (route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, total, total_seq)"
-            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?8, ?7) ON CONFLICT (route, log, number) DO UPDATE SET"
-            " seq = max(seq, excluded.seq), n = max(n, excluded.n)",
-            lane,
-        )
-    for row in witness.counters:
-        execute("INSERT OR IGNORE INTO counter VALUES (?, ?, ?, ?)", row)
-    columns = {column[1] for column in execute("PRAGMA table_info(cycle)")}
-    for cycle in witness.cycles:
-        known = {name: value for name, value in cycle.items() if name in columns}
-        marks = ", ".join("?" * len(known))
-        execute(f"INSERT OR IGNORE INTO cycle ({', '.join(known)}) VALUES ({marks})", tuple(known.values()))
-        if cycle.get("unit"):
-            execute("INSERT OR IGNORE INTO unit VALUES (?, ?, 0, 0)", (cycle["unit"], cycle.get("serial")))
-    execute("COMMIT")
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """What can be read of an answer."""
+        return self.answer(sql, values)[0]
 
+    # --- tables --------------------------------------------------------------------------------------------------
 
-# --- records -----------------------------------------------------------------------------------------------------
+    def columns(self, table: str, wanted: Iterable[str]) -> list[str]:
+        """Which of the ``wanted`` columns the table has; an older version has fewer."""
+        there = {row[1] for row in self.query(f"PRAGMA table_info({table})")}
+        return [name for name in wanted if name in there]
 
-
-def _take_records(connection: sqlite3.Connection, old: sqlite3.Connection, result: Salvaged) -> None:
-    """Copy the records that some lane has not done, as far as they are what was written."""
-    start = connection.execute(f"SELECT min(seq) + 1 FROM lane WHERE {lanes.UNFINISHED}").fetchone()[0]
-    last = _last_seq(connection, old)
-    start = last if start is None else min(start, last)  # the head at least: the ledger goes on from it
-    names = dict(connection.execute("SELECT id, name FROM source"))
-    rows = _sound(_readable_rows(old, start, last), names)
-    while taken := list(islice(rows, SLICE_ROWS)):
-        connection.execute("BEGIN IMMEDIATE")
-        for source in {row[2] for row in taken} - names.keys():  # the table of names was hit: keep the record
-            names[source] = f"unknown-{source}"
-            connection.execute("INSERT INTO source VALUES (?, ?)", (source, names[source]))
-        connection.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", taken)
-        connection.execute("COMMIT")
-        result.records += len(taken)
-
-
-def _sound(rows: Iterable[Row], names: Mapping[int, str]) -> Iterator[Row]:
-    """Only rows that the ledger confirms: by the one before, or after a gap by the one that follows.
-
-    A page that is half there reads without an error; what is delivered must be what was written. Rows of a source
-    whose name is lost cannot be confirmed, and are taken as they are.
-    """
-    before: Row | None = None
-    held: Row | None = None  # the first after a gap: waits for its successor
-    for row in rows:
-        if row[2] not in names:
-            before = held = None
-            yield row
-            continue
-        if held is not None and row[0] == held[0] + 1 and _follows(held, row, names):
-            yield held
-            before = held
-        held = None
-        if before is not None and row[0] == before[0] + 1:
-            sound = _follows(before, row, names)
-            before = row if sound else None
-            if sound:
-                yield row
+    def slice(
+        self, table: str, names: Sequence[str], keys: Sequence[str], place: Place, limit: int
+    ) -> tuple[list[Row], Place | None]:
+        """The next rows of a table, and where to go on; None when all of it that can be read was read."""
+        if place.turn < 2:
+            found, whole = self._keyed(table, names, keys, keys, place, limit)
+            rows = [row[: len(names)] for row in found]
         else:
-            before, held = None, row
-    if held is not None and len(held[7]) == 32 and any(held[7]):  # the head alone: nothing can confirm it
-        yield held
+            index, order = INDEXES[table]
+            found, whole = self._keyed(f"{table} INDEXED BY {index}", keys, keys, order, place, limit)
+            where = " AND ".join(f"{key} = ?" for key in keys)
+            point = f"SELECT {', '.join(names)} FROM {table} WHERE {where}"
+            rows = [row for keyed in found for row in self.query(point, keyed[: len(keys)])]
+        if whole and len(found) == limit:
+            return rows, Place(place.turn, found[-1][-len(keys if place.turn < 2 else INDEXES[table][1]) :])
+        if whole and place.turn in (0, 2):
+            return rows, None
+        last = 3 if table in INDEXES else 1
+        return rows, Place(place.turn + 1) if place.turn < last else None
+
+    def _keyed(
+        self, source: str, names: Sequence[str], keys: Sequence[str], order: Sequence[str], place: Place, limit: int
+    ) -> tuple[list[Row], bool]:
+        """Rows of ``names`` and the ``order`` columns behind them, in that order, behind the place's key."""
+        down = place.turn % 2 == 1
+        by, sign = ", ".join(f"{key}{' DESC' if down else ''}" for key in order), "<" if down else ">"
+        where, values = f" WHERE {order[0]} IS NOT NULL", []
+        if place.key is not None:
+            where += f" AND ({', '.join(order)}) {sign} ({', '.join('?' * len(order))})"
+            values = list(place.key)
+        sql = f"SELECT {', '.join([*names, *order])} FROM {source}{where} ORDER BY {by} LIMIT ?"
+        found, whole = self.answer(sql, [*values, limit])
+        if found and found[-1][-len(order) :] == place.key:  # a damaged tree that leads in a circle
+            return [], False
+        return found, whole
+
+    # --- records -------------------------------------------------------------------------------------------------
+
+    def head(self, names: Mapping[int, str]) -> tuple[int, bytes, bool]:
+        """(seq, hash) of the newest record, and whether the one before confirms it. (0, b"", False): unreadable."""
+        found = self.query("SELECT max(seq) FROM record")
+        rows = self.records(found[0][0] - 1, found[0][0]) if found and type(found[0][0]) is int else []
+        if not rows or not well_formed(rows[-1]):
+            return 0, b"", False
+        anchor = rows[0][7] if len(rows) == 2 and well_formed(rows[0]) else self.gap_hash(rows[-1][0] - 1)
+        return rows[-1][0], rows[-1][7], confirmed(rows[-1], anchor, names.get(rows[-1][2], ""))
+
+    def gap_hash(self, seq: int) -> bytes:
+        """The hash kept of the end of the gap that ends at ``seq``."""
+        if seq == 0:
+            return GENESIS
+        found = self.query("SELECT hash FROM gap WHERE last_seq = ? AND reason <> ?", (seq, SALVAGE))
+        return found[0][0] if found and isinstance(found[0][0], bytes) else b""
+
+    def gaps(self, first: int, last: int) -> list[tuple[int, int, bytes, str]]:
+        """What the file itself says is not in [first, last]: deleted, dropped, not stored."""
+        sql = "SELECT first_seq, last_seq, hash, reason FROM gap WHERE first_seq <= ? AND last_seq >= ? AND reason <> ?"
+        found = self.query(sql + " ORDER BY first_seq", (last, first, SALVAGE))
+        return [row for row in found if _typed(row, (int, int, bytes, str))]
+
+    def beside(self, seq: int, *, down: bool) -> int | None:
+        """The next record from ``seq`` up (or down), itself included; None: no more, 0: that cannot be read."""
+        order = "<= ? ORDER BY seq DESC" if down else ">= ? ORDER BY seq"
+        rows, whole = self.answer(f"SELECT seq FROM record WHERE seq {order} LIMIT 1", (seq,))
+        return rows[0][0] if rows else None if whole else 0
+
+    def records(self, first: int, last: int) -> list[Row]:
+        """The rows of [first, last], halving ranges that cannot be read until single records are left out."""
+        rows, whole = self.answer(_RECORD, (first, last)) if first <= last else ([], True)
+        if whole or first >= last or (last - first > WIDE and not self._reachable(first, last)):
+            return rows
+        middle = (first + last) // 2
+        return [*self.records(first, middle), *self.records(middle + 1, last)]
+
+    def _reachable(self, first: int, last: int) -> bool:
+        """Whether anything of a range too wide to be halved down to each record answers."""
+        steps = (2**power for power in range((last - first).bit_length()))
+        return any(self.beside(first + step, down=False) != 0 for step in steps)
 
 
-def _follows(before: Row, row: Row, names: Mapping[int, str]) -> bool:
-    seq, kind, source, at_ns, mono_ns, synced, body, digest = row
-    return bool(link(before[7], seq, kind, names[source], at_ns, mono_ns, synced, body) == digest)
+def well_formed(row: Row) -> bool:
+    """The columns of a record have their types."""
+    return _typed(row, (int, int, int, int, int, int, bytes, bytes)) and len(row[7]) == 32
 
 
-def _last_seq(connection: sqlite3.Connection, old: sqlite3.Connection) -> int:
-    """The highest seq; where its page is damaged, a bound above whatever the registry knows of."""
-    try:
-        return int(old.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()[0])
-    except sqlite3.DatabaseError:
-        known = [
-            connection.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()[0]
-            for table, column in (("cycle", "seq"), ("finding", "seq"), ("lane", "seq"), ("log", "first_seq"))
-        ]
-        return int(max(known)) + BEYOND_ROWS
+def _typed(row: Row, types: Sequence[type]) -> bool:
+    return all(type(value) is wanted for value, wanted in zip(row, types, strict=True))
 
 
-def _readable_rows(old: sqlite3.Connection, first: int, last: int) -> Iterator[Row]:
-    for start in range(first, last + 1, SLICE_ROWS):
-        yield from _readable(old, start, min(last, start + SLICE_ROWS - 1))
+def plausible(row: Row, types: Sequence[str]) -> bool:
+    """The values have the types that their columns declare, or are null."""
+    return all(value is None or type(value) is _TYPES[kind] for value, kind in zip(row, types, strict=True))
 
 
-def _readable(old: sqlite3.Connection, first: int, last: int) -> Iterator[Row]:
-    """The rows of [first, last], halving ranges that cannot be read until single records are left out."""
-    sql = (
-        "SELECT seq, kind, source, at_ns, mono_ns, synced, body, hash FROM record"
-        " WHERE seq BETWEEN ? AND ? ORDER BY seq"
-    )
-    try:
-        yield from old.execute(sql, (first, last)).fetchall()
-    except sqlite3.DatabaseError as error:
-        if can_pass(error):
-            raise
-        if first < last:
-            middle = (first + last) // 2
-            yield from _readable(old, first, middle)
-            yield from _readable(old, middle + 1, last)
-
-
-def close_ranks(connection: sqlite3.Connection) -> list[Range]:
-    """Name every missing range in the ledger and renumber the lanes that miss records; returns what they miss."""
-    execute = connection.execute
-    execute("BEGIN IMMEDIATE")
-    rows = execute(
-        "SELECT before + 1, seq - 1 FROM (SELECT seq, lag(seq, 1, 0) OVER (ORDER BY seq) AS before FROM record)"
-        " WHERE before <> seq - 1"
-    ).fetchall()
-    known = execute("SELECT first_seq, last_seq FROM gap ORDER BY first_seq").fetchall()
-    missing = [part for row in rows for part in without(row, known)]
-    execute("DELETE FROM gap WHERE first_seq > (SELECT coalesce(max(seq), 0) FROM record)")
-    for first, last in missing:
-        execute("INSERT OR REPLACE INTO gap VALUES (?, ?, x'', 'damaged')", (first, last))
-    lost: set[Range] = set()
-    for lane, seq, to_seq in execute(f"SELECT id, seq, to_seq FROM lane WHERE {lanes.UNFINISHED}").fetchall():
-        sql = "SELECT first_seq, last_seq FROM hole WHERE lane = ? ORDER BY first_seq"
-        holes = execute(sql, (lane,)).fetchall()
-        end = missing[-1][1] if missing and to_seq is None else to_seq or 0
-        wanted = [(max(first, seq + 1), min(last, end)) for first, last in missing if last > seq and first <= end]
-        gone = [part for whole in wanted for part in without(whole, holes)]
-        lost.update(gone)
-        if gone:
-            lanes.renumber(connection, lane)
-    execute("UPDATE lane SET total = n, total_seq = seq")
-    execute("COMMIT")
-    return sorted(lost)
+def confirmed(row: Row, anchor: bytes, name: str) -> bool:
+    """The record's hash follows from the hash before it, under the name of its source."""
+    seq, kind, _, at_ns, mono_ns, synced, body, digest = row
+    return bool(link(anchor, seq, kind, name, at_ns, mono_ns, synced, body) == digest)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
 import sqlite3
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,10 +38,12 @@ class Witness:
     )  # [id, first_seq, boot, agent, opened_at_ns] of logs with open lanes
     lanes: list[list[Any]] = field(
         default_factory=list
-    )  # [route, number, log, boot, from, to, seq, n, kinds, stations]
+    )  # [route, number, log, boot, from, to, seq, n, kinds, stations, purpose, request, id]
     routes: list[list[Any]] = field(default_factory=list)  # [name, attached, kinds, stations]
     counters: list[list[Any]] = field(default_factory=list)  # [station, position, counter, epoch]
     cycles: list[dict[str, Any]] = field(default_factory=list)  # rows of cycle_current that are not closed
+    sources: list[list[Any]] = field(default_factory=list)  # [id, name]: without its name no record can be confirmed
+    host: str = ""
 
 
 def collect(connection: sqlite3.Connection, agent: str) -> Witness:
@@ -54,10 +57,11 @@ def collect(connection: sqlite3.Connection, agent: str) -> Witness:
             " NULL OR seq < to_seq) OR first_seq = (SELECT max(first_seq) FROM log) ORDER BY first_seq"
         ).fetchall()
         lanes = execute(
-            "SELECT route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations FROM lane"
-            " WHERE to_seq IS NULL OR seq < to_seq"
+            "SELECT route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, purpose,"
+            " request, id FROM lane WHERE to_seq IS NULL OR seq < to_seq"
         ).fetchall()
         routes = execute("SELECT name, attached, kinds, stations FROM route").fetchall()
+        sources = execute("SELECT id, name FROM source").fetchall()
         counters = execute("SELECT station, position, counter, epoch FROM counter").fetchall()
         cursor = execute("SELECT * FROM cycle_current WHERE state <> 'closed'")
         names = [column[0] for column in cursor.description]
@@ -65,7 +69,10 @@ def collect(connection: sqlite3.Connection, agent: str) -> Witness:
     finally:
         execute("ROLLBACK")
     log = logs[-1][0] if logs else ""
-    return Witness(agent, log, seq, digest.hex(), _lists(logs), _lists(lanes), _lists(routes), _lists(counters), cycles)
+    return Witness(
+        agent, log, seq, digest.hex(), _lists(logs), _lists(lanes), _lists(routes), _lists(counters), cycles,
+        _lists(sources), socket.gethostname(),
+    )  # fmt: skip
 
 
 def _lists(rows: list[Any]) -> list[list[Any]]:
@@ -99,5 +106,5 @@ def read(path: Path) -> Witness | None:
         if hashlib.sha256(payload).hexdigest() != document["sha256"]:
             return None
         return Witness(**document["state"])
-    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
         return None

@@ -151,6 +151,10 @@ class Writer:
         self._wake.set()
         return future
 
+    def recall(self, take: Callable[[sqlite3.Connection, str, str], None] | None) -> None:
+        """Let ``take(connection, "unit" or "cycle", id)`` bring in what is not salvaged yet, before each fact."""
+        self._projection.recall = take
+
     def shrink(self) -> Future[None]:
         """Move the write-ahead log into the database, and cut off what was vacuumed."""
         return self.chore(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").close(), alone=True)

@@ -16,7 +16,7 @@ import pytest
 from edge_agent.buffer import Buffer, open_readonly
 from edge_agent.errors import StorageCorrupt
 from edge_agent.model import Kind
-from support.buffer_rig import ALL, asynchronous, closing, opened, opening, preamble, read_all, sample
+from support.buffer_rig import ALL, asynchronous, closing, opened, opening, preamble, read_all, salvaged, sample
 
 SAMPLES = 3000
 
@@ -91,11 +91,17 @@ async def test_a_lost_database_starts_anew_above_what_was_used(tmp_path: Path, d
     async with opened(tmp_path) as buffer:
         await buffer.committed(buffer.next_seq - 1)
         assert buffer.log != log
+        set_aside = buffer.salvaging is not None
+        await salvaged(buffer)
         told = finding(buffer)
-        assert told is not None and told["lost_last_seq"] == last and told["lost_log"] == log
+        assert told is not None
+        if set_aside:
+            assert told["lost"] == last - 1000 and told["unreadable"] == [[1001, last]]
+        else:
+            assert told["lost_last_seq"] == last and told["lost_log"] == log
         lanes = buffer.lanes("mes", "now", ALL)
-        assert lanes[0].log == log and (lanes[0].seq, lanes[0].n) == (1000, 1000)  # the witness knew
-        assert lanes[-1].from_seq == last + 1
+        assert lanes[0].log == log and lanes[0].seq == 1000  # the witness knew
+        assert lanes[-1].from_seq > last
         restored = buffer.restored()
         assert [cycle.serial for cycle in restored.cycles] == ["SN2"]  # and the open cycle, and the counter
         assert restored.counters == {("OP20", 1): (17, 0)}
@@ -118,7 +124,7 @@ async def test_a_truncated_database_is_set_aside_and_salvaged(tmp_path: Path) ->
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size * 3 // 4)
     async with opened(tmp_path) as buffer:
-        await buffer.committed(buffer.next_seq - 1)
+        await salvaged(buffer)
         told = finding(buffer)
         assert told is not None and told["salvaged"] > 0 and told["set_aside"]
         lanes = buffer.lanes("mes", "now", ALL)
@@ -142,7 +148,7 @@ async def test_a_zeroed_page_is_met_while_running_and_salvaged_at_the_next_start
         with pytest.raises(StorageCorrupt, match="damaged"):
             read_all(buffer, lanes[0])
     async with opened(tmp_path) as buffer:
-        await buffer.committed(buffer.next_seq - 1)
+        await salvaged(buffer)
         told = finding(buffer)
         assert told is not None
         first, last = told["unreadable"][0]
@@ -157,7 +163,7 @@ async def test_a_zeroed_page_is_met_while_running_and_salvaged_at_the_next_start
     archive = open_readonly(tmp_path)
     verdict = archive.verify()
     archive.close()
-    assert verdict.intact and verdict.unlinked >= 1
+    assert verdict.intact and verdict.unlinked == 0
 
 
 def trace(data_dir: Path, serial: str) -> Any:
@@ -175,9 +181,9 @@ async def test_a_killed_salvage_is_completed(tmp_path: Path) -> None:
     place.mkdir()
     (place / "unsalvaged").touch()
     async with opened(tmp_path) as buffer:
-        await buffer.committed(buffer.next_seq - 1)
+        await salvaged(buffer)
         told = finding(buffer)
-        assert told is not None and told["salvaged"] > SAMPLES - 1000 and told["lost"] == 0
+        assert told is not None and told["salvaged"] > SAMPLES and told["lost"] == 0
         lanes = buffer.lanes("mes", "now", ALL)
         assert [(lane.log, lane.number, lane.seq, lane.n) for lane in lanes[:1]] == [(log, 1, 1000, 1000)]
     assert not (place / "unsalvaged").exists() and (place / "buffer.db").exists()

@@ -42,6 +42,16 @@ async def opened(data_dir: Path, agent: str = "l3-pc1", **settings: Any) -> Asyn
         await buffer.close()
 
 
+async def salvaged(buffer: Buffer) -> None:
+    """Let the buffer take over what it can from the file that was set aside."""
+    maintaining = asyncio.create_task(buffer.maintain())
+    while buffer.salvaging is not None and not maintaining.done():  # noqa: ASYNC110 - a test may look
+        await asyncio.sleep(0.01)
+    maintaining.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await maintaining
+
+
 def record(kind: Kind, source: str, body: dict[str, Any], *cycles: str) -> Record:
     return Record(kind, source, clock.now(), body, cycles)
 
