@@ -84,7 +84,7 @@ def count_on(db: sqlite3.Connection, growing: Mapping[int, Tracked], rows: int) 
 def _closed(db: sqlite3.Connection) -> tuple[int, int, int, int, int, int, str, str | None] | None:
     sql = (
         "SELECT id, to_seq, seq, n, total, total_seq, kinds, stations FROM lane"
-        " WHERE seq < to_seq AND total_seq < to_seq LIMIT 1"
+        f" WHERE seq < to_seq AND total_seq < to_seq AND NOT {lanes.WITHHELD} LIMIT 1"
     )
     row: tuple[int, int, int, int, int, int, str, str | None] | None = db.execute(sql).fetchone()
     return row

@@ -109,6 +109,8 @@ class Upkeep:
 
     async def _tidy(self) -> None:
         """Let what is past its time go; by the clock only while that is trusted."""
+        if self._buffer.salvage is not None:  # what has no records may be about to get them back
+            return
         await self._slices(tidy_lanes)
         cutoff_ns = clock.now().at_ns - round(self._buffer.settings.keep_units * 1e9)
         if clock.synchronised():
