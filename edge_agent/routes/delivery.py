@@ -42,9 +42,7 @@ class Delivery:
         self._buffer = buffer
         self._told = told  # reasons, their numbers left out; the route's
         self._sent_n = lane.n  # of this run: the highest n ever given to the sink
-        self._waiting: list[
-            tuple[bool, int, int, Message]
-        ] = []  # a heap: first what was not sent yet, the oldest first
+        self._waiting: list[tuple[bool, int, int, Message]] = []  # a heap: what was never sent, then the rest, by age
         self._put = 0
 
     @property
