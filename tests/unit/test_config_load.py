@@ -13,6 +13,7 @@ from edge_agent.binding.plan import Edge, Handshake
 from edge_agent.config import Config, load
 from edge_agent.errors import ConfigError, Problem
 from edge_agent.model import Result
+from support.certificates import DAY, Authority
 
 SAMPLE = r"""
 agent:    {id: l3-pc1, location: {enterprise: acme, site: suzhou, area: assembly, line: L3}, data_dir: /var/lib/edge-agent}
@@ -387,6 +388,9 @@ def test_the_place_of_a_secret_is_no_secret(tmp_path: Path) -> None:
     [
         ("confirm: receiver", "confirm: broker", "routes.mes.confirm", "anybody received"),
         ("start: now", "start: now, version: 3.1.1", "routes.mes.version", "refuses"),
+        ("start: now", "start: now, version: 3.1.1", "routes.mes", "dot or a blank"),
+        ("start: now", "start: now, tls: {ca: /no/such/ca.pem}", "routes.mes.tls", "ca.pem cannot be read"),
+        ("start: now", "start: now, password: {env: HOME}", "routes.mes.password", "without a username"),
         ("mqtts://broker:8883", "mqtt://broker:1883", "routes.mes.url", "not encrypted"),
         ("counter: press.count, ", "", "stations.OP20.cycle.end.handshake", "double"),
         (", timeout: 5min", "", "stations.OP20.cycle", "no timeout"),
@@ -399,6 +403,24 @@ def test_what_is_risky_is_told(tmp_path: Path, right: str, wrong: str, key: str,
     assert [warning for warning in config.warnings if warning.key == key and words in warning.what]
     quiet = config_of(tmp_path, SAMPLE)
     assert not [warning for warning in quiet.warnings if warning.key == key and words in warning.what]
+
+
+def test_certificates_that_end_soon_are_told_before_they_do(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("line", good_for=20 * DAY)
+    files = f"tls: {{ca: {authority.path}, cert: {cert}, key: {key}}}"
+    (warning,) = [
+        warning
+        for warning in config_of(tmp_path, changed("start: now", f"start: now, {files}")).warnings
+        if warning.key == "routes.mes.tls"
+    ]
+    assert "in 19 days" in warning.what
+    assert str(cert) in warning.hint
+
+
+def test_tls_files_of_a_url_in_clear_are_told(tmp_path: Path) -> None:
+    text = changed("mqtts://broker:8883", "mqtt://broker:1883").replace("start: now", "start: now, tls: {ca: /x}")
+    assert [one for one in config_of(tmp_path, text).warnings if "tls: is not used" in one.what]
 
 
 def test_a_loopback_broker_needs_no_encryption(tmp_path: Path) -> None:
