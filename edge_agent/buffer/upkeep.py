@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent import clock
-from edge_agent.buffer import counting, lanes, witness
+from edge_agent.buffer import counting, lanes, replays, witness
 from edge_agent.buffer import files as files_of
 from edge_agent.buffer.queries import can_pass, connect, is_damage
 from edge_agent.buffer.retention import Retention
@@ -188,6 +188,12 @@ class Upkeep:
             "dropped": self.retention.dropped,
             "trouble": None if trouble is None else {"error": str(trouble.args[0]), "hint": trouble.hint},
         }
+
+    def pending_of(self, route: str) -> dict[int, int]:
+        """See ``Buffer.pending_of``."""
+        writer = self._buffer.writer
+        totals = {id: (lane.total, lane.total_seq) for id, lane in writer.lanes.items()}
+        return replays.pending(self._connection, route, writer.durable_seq, totals)
 
     def undelivered(self) -> tuple[int, int]:
         """Bytes that no attached route has had yet, and the bytes that they may take."""
