@@ -358,6 +358,7 @@ class State(Body):
     state: Literal["online", "offline", "lost"]
     log: Log
     boot: str
+    host: str | None = None
     version: str
     at_ns: Ns
     seq: Seq
