@@ -2,7 +2,7 @@
 
 The columns are the same in a database and in a file. What only some kinds have (station, cycle, serial …) is null for
 the others, and ``body`` holds all that the record says, as JSON. A tombstone becomes ``Missing``: numbers that will not
-come. This decodes and encodes each record once more, which messages over MQTT need not: 5 to 10 µs a record.
+come. This decodes and encodes each record once more, which messages over MQTT need not: 5 to 15 µs a record.
 """
 
 from __future__ import annotations
@@ -54,19 +54,25 @@ def flatten(payload: bytes) -> Flat:
     if kind == TOMBSTONE:
         missing = [Missing(record["n"], record["count"], record["reason"]) for record in message["records"]]
         return Flat(agent, stream, source, kind, [], missing)
-    of = {"agent": agent, "log": message["log"], "stream": stream, "kind": kind, "source": source}
+    of = (agent, message["log"], stream, kind, source)
     return Flat(agent, stream, source, kind, [_row(of, record) for record in message["records"]], [])
 
 
-def _row(of: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def _row(of: tuple[str, str, str, str, str], record: dict[str, Any]) -> dict[str, Any]:
+    agent, log, stream, kind, source = of
     n, seq, at_ns, mono_ns, synced = (record.pop(key, None) for key in _ENVELOPE)
     binding = record.get("binding")
     bound = binding if isinstance(binding, dict) else record  # a closed cycle holds its binding
-    station = record.get("station") or (of["source"] if of["kind"] in _OF_STATIONS else None)
+    station = record.get("station") or (source if kind in _OF_STATIONS else None)
     at_ns = int(at_ns)
-    return of | {
+    return {
+        "agent": agent,
+        "log": log,
         "seq": seq,
+        "stream": stream,
         "n": n,
+        "kind": kind,
+        "source": source,
         "station": station,
         "position": record.get("position"),
         "cycle": record.get("cycle"),

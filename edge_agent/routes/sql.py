@@ -126,6 +126,9 @@ class SqlSink:
             connection = self._engine().connect()
         except SQLAlchemyError as error:
             raise self._judged(error) from error
+        except ImportError as error:  # the package is there, and what it needs of the system is not
+            hint = "for SQL Server: apt-get install unixodbc, and Microsoft's msodbcsql18 or Debian's tdsodbc"
+            raise SinkRefused(f"{self._settings.url}: {error}", hint=hint) from error
         try:
             if self._settings.create:
                 self._table.metadata.create_all(connection)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import csv
 import json
 import os
 import signal
-import sqlite3
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
@@ -21,8 +18,7 @@ import pytest
 from edge_agent.routes.file_folder import STEPS
 from edge_agent.routes.file_settings import FileRouteSettings
 from support.delivery import buffer, running, scans, scenario, settled, until
-
-TESTS = Path(__file__).parents[1]
+from support.sink_line import accepted, run
 
 
 def settings(folder: Path, **more: Any) -> FileRouteSettings:
@@ -70,38 +66,25 @@ async def test_each_record_is_in_one_file_in_any_format(tmp_path: Path, form: st
     assert {path.stat().st_mode & 0o777 for path in files(folder)} == {0o664}
 
 
-def run(data: Path, folder: Path, form: str, kill_at: str = "") -> int:
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "EDGE_AGENT_KILL_AT": kill_at}
-    if not kill_at:
-        del environment["EDGE_AGENT_KILL_AT"]
-    command = [sys.executable, "-m", "support.file_line", str(data), str(folder), form]
-    return subprocess.run(command, env=environment, timeout=60, check=False).returncode
-
-
 @pytest.mark.parametrize(("step", "form"), [*zip(STEPS, ("csv", "xml", "jsonl"), strict=True)])
 def test_killed_at_a_step_each_record_is_in_the_files_once(tmp_path: Path, step: str, form: str) -> None:
     """An importer takes files away between the runs: what is gone must not come again either."""
     folder, taken = tmp_path / "out", tmp_path / "taken"
     folder.mkdir()
     taken.mkdir()
+    route = {"sink": "file", "folder": str(folder), "format": form, "start": "oldest", "send": ["scan"],
+             "every": "100ms"}  # fmt: skip
     for hit in (1, 3):
-        assert run(tmp_path, folder, form, f"{step}:{hit}") == -signal.SIGKILL
+        assert run(tmp_path, route, f"{step}:{hit}") == -signal.SIGKILL
         for path in files(folder):
             path.rename(taken / path.name)
-    assert run(tmp_path, folder, form) == 0
+    assert run(tmp_path, route) == 0
     for path in files(folder):
         path.rename(taken / path.name)  # never two of one name
     counted = Counter(texts(files(taken)))
     assert set(counted.values()) == {1}
     assert set(counted) == accepted(tmp_path)
     assert not list((folder / ".edge-agent").rglob("*.part"))
-
-
-def accepted(data: Path) -> set[str]:
-    """What the buffer holds, read without the code that is judged."""
-    with contextlib.closing(sqlite3.connect(data / "data" / "buffer.db")) as database:
-        bodies = database.execute("SELECT body FROM record WHERE CAST(body AS TEXT) LIKE '%\"text\"%'").fetchall()
-    return {json.loads(body)["text"] for (body,) in bodies}
 
 
 def mount(*arguments: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from edge_agent.routes.sql import SqlSink
 from edge_agent.routes.sql_settings import SqlRouteSettings
 from support.delivery import buffer, running, scans, scenario, settled, until
 from support.postgres import Postgres
+from support.sink_line import accepted, run
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,20 @@ async def test_a_message_is_in_the_table_whole_or_not_at_all(tmp_path: Path, ser
             server.sql("drop trigger nap on halved")
             await settled(route, log)
     assert texts(server, "halved") == wanted(60)
+
+
+@pytest.mark.parametrize("kill_at", ["progress_before:2", "before_commit:3"])
+def test_a_killed_agent_has_each_record_in_one_row(tmp_path: Path, server: Postgres, kill_at: str) -> None:
+    """Killed when rows are committed and the progress is not, or the other way about, were it possible."""
+    table = kill_at.partition(":")[0]
+    route = {"sink": "sql", "url": server.url, "username": server.user, "password": {"env": "MES_PASSWORD"},
+             "table": table, "create": True, "start": "oldest", "send": ["scan"]}  # fmt: skip
+    for _ in range(2):
+        assert run(tmp_path, route, kill_at) == -signal.SIGKILL
+    assert run(tmp_path, route) == 0
+    found = texts(server, table)
+    assert len(found) == len(set(found))
+    assert set(found) == accepted(tmp_path)
 
 
 def asleep(server: Postgres) -> bool:
