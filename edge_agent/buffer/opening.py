@@ -84,6 +84,9 @@ def _translated(files: Files, error: sqlite3.Error) -> StorageError:
         return StorageFull(f"{files.db} cannot be written: {error}", hint=hint)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(f"{files.db} is locked by another program", hint=f"see who has it open: fuser {files.db}")
+    if code == sqlite3.SQLITE_READONLY:
+        hint = f"sudo chown -R $(id -un) {files.data_dir} && chmod u+w {files.db}; a read-only disk: dmesg | tail"
+        return StorageError(f"{files.db} may not be written: {error}", hint=hint)
     return StorageError(f"{files.db} cannot be used: {error}", hint=f"check owner and mode: ls -l {files.data_dir}")
 
 
@@ -104,10 +107,10 @@ def _make_ready(files: Files, seen: witness.Witness | None) -> tuple[sqlite3.Con
     """An open database that holds all that can be had, and what cannot."""
     loss = Loss()
     unsalvaged(files)  # completes a move that a crash interrupted
-    found = wal.look(files.wal)
+    found = wal.look(files.wal) if files.wal.is_file() else None
     connection, frames = _open_checked(files, loss)
     loss.places = salvage.begin(connection, unsalvaged(files), seen)
-    if loss.text:
+    if loss.text:  # of damage; a salvage that goes on is not told again
         loss.reason = "damaged"
         loss.details["set_aside"] = [place.name for place in loss.places]
     elif found is not None and found.lost(frames):
@@ -116,12 +119,17 @@ def _make_ready(files: Files, seen: witness.Witness | None) -> tuple[sqlite3.Con
         loss.text.append("the write-ahead log is damaged: the last records are lost")
         loss.details |= {"set_aside": [place.name], "wal_frames_read": frames, "wal_bytes": found.size}
     _notice_lost_tail(connection, seen, loss)
+    if seen is not None and seen.host not in ("", socket.gethostname()):
+        loss.text.append(
+            f"this data_dir was written by host {seen.host}; if that still runs, give each its own agent.id"
+        )
+        loss.details["previous_host"] = seen.host
     return connection, loss
 
 
 def _open_checked(files: Files, loss: Loss) -> tuple[sqlite3.Connection, int]:
     """Open the database and look at it; set it aside and make a new one if it is damaged."""
-    why = files.suspect.read_text(encoding="utf-8").strip() if files.suspect.exists() and files.db.exists() else ""
+    why = _condemned(files)
     if not why:
         connection: sqlite3.Connection | None = None
         try:
@@ -136,6 +144,18 @@ def _open_checked(files: Files, loss: Loss) -> tuple[sqlite3.Connection, int]:
     place = set_aside(files)
     loss.text.append(f"the buffer was damaged ({why}) and is set aside in {place.name}; what is readable is taken over")
     return _open_database(files), 0
+
+
+def _condemned(files: Files) -> str:
+    """Why the database is not to be opened at all; empty: it may be."""
+    if files.suspect.is_file() and files.db.exists():
+        return files.suspect.read_text(encoding="utf-8", errors="replace").strip() or "a run met damage"
+    for path in (files.db, files.wal, files.shm):
+        if path.exists() and not path.is_file():
+            return f"{path.name} is no file"
+    if not (files.db.exists() and files.db.stat().st_size) and wal.look(files.wal) is not None:
+        return f"{files.db.name} is gone or empty beside a write-ahead log"  # which SQLite would delete
+    return ""
 
 
 def _open_database(files: Files) -> sqlite3.Connection:
