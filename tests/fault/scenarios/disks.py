@@ -77,6 +77,49 @@ async def max_backlog(rig: Rig) -> None:
         await world.flow(2)
 
 
+@scenario(cost_s=15)
+async def old_backlog(rig: Rig) -> None:
+    """Delivered records go at once (keep: 0); what was never delivered stays, however old."""
+    async with rig.volume(writer={"rate": 200, "buffer": {"keep": 0.0}}) as world:
+        await world.until(lambda: world.confirmed() > 500, "some delivered")
+        for _ in range(2):
+            world.broker.stop()
+            await world.backlog(1000)
+            await world.flow(3)  # retention looks about once a second
+            world.broker.start()
+            await world.until(lambda: world.pending() < 200, "the backlog delivered")
+            await world.flow(2)
+        gone = world.buffer.query("SELECT sum(last_seq - first_seq + 1) FROM gap WHERE reason = 'delivered'")[0][0]
+        rig.check((gone or 0) > 1000, "delivered records were deleted meanwhile")
+
+
+@scenario(cost_s=12)
+async def read_only_disk(rig: Rig) -> None:
+    """The disk is read-only at a start, as after an error of its file system: a clear refusal; then it is repaired."""
+    data_dir = rig.directory / "data"
+    data_dir.mkdir()
+    permitted = own_mounts()
+    async with rig.volume(writer={"rate": 200}) as world:
+        await world.until(lambda: world.confirmed() > 500, "some delivered")
+        world.broker.stop()
+        await world.backlog(500)
+        await world.kill_agent()
+        if not permitted:
+            rig.notes["via"] = "nothing: no right to mount here"
+        else:
+            mount("--bind", str(data_dir), str(data_dir))
+            mount("-o", "remount,bind,ro", str(data_dir))
+            await world.start_agent()
+            code = await world.agent.wait(15)
+            rig.check(code not in (0, -9), f"the start is refused, not {code}")
+            words = world.agent.log.read_text().lower()
+            rig.check("read-only" in words or "readonly" in words, "and says that the disk is read-only")
+            run("umount", str(data_dir))
+        world.broker.start()
+        await world.start_agent()
+        await world.flow(2)
+
+
 async def stalled(world: VolumeWorld, quiet_s: float = 2.0) -> None:
     """Wait until the writer was promised nothing for a while, and was promised a lot before."""
     before = -1
