@@ -6,7 +6,7 @@ export PYTHON
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
-.PHONY: help demo test bench fault lint format lock bundle test-install clean
+.PHONY: help demo test bench fault soak lint format lock bundle test-install clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -26,6 +26,11 @@ FAULT = $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),
 fault: .venv/.stamp-dev  ## some minutes of named faults, counting what is missing (ONLY=a,b SEED=n KILLS=n KEEP=dir)
 	@.ci/need mosquitto nats-server rabbitmq-server
 	@$(BIN)/python tests/fault/run.py $(FAULT)
+
+soak: .venv/.stamp-dev  ## the same for hours, memory and descriptors watched (HOURS=n KILLS=n SEED=n KEEP=dir)
+	@.ci/need mosquitto
+	@$(BIN)/python tests/fault/soak.py $(if $(HOURS),--hours $(HOURS)) $(if $(KILLS),--kills $(KILLS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep $(KEEP))
 
 lint: .venv/.stamp-dev  ## style, types, who imports whom
 	@.ci/need shellcheck
