@@ -82,7 +82,10 @@ def not_let_in(settings: MqttRouteSettings, said: str) -> BrokerUnavailable:
         if where is None:
             return SinkRefused(what, hint="the broker wants one: write `tls: {cert: …, key: …}` in the route")
         return SinkRefused(what, hint=f"see with openssl x509 -in {where} -noout -dates -issuer, and the broker's log")
-    return BrokerUnavailable("the broker closed the connection before it answered to us", hint="see the broker's log")
+    hint = "see the broker's log"
+    if settings.version == "5":
+        hint = "see the broker's log; if it knows no MQTT 5, set `version: 3.1.1` in the route"
+    return BrokerUnavailable("the broker closed the connection before it answered to us", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
