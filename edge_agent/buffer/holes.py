@@ -11,12 +11,10 @@ import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 
-from edge_agent import clock
 from edge_agent.buffer import lanes
 from edge_agent.model import Kind
 
 DEAD_LETTER_NS = 30 * 86400 * 10**9  # refused records stay for a retry this long
-
 ROW_BYTES = 60  # what a record takes on disk beside its body
 SHORT = 10_000  # windows of a longer span are looked for one by one
 
@@ -35,6 +33,17 @@ def without(whole: Range, holes: Iterable[Range]) -> list[Range]:
         if first > last:
             return rest
     return [*rest, (first, last)]
+
+
+def existing(db: sqlite3.Connection, start: int, limit: int, rows: int) -> Range | None:
+    """The next range of existing records from ``start`` up to ``limit``, at most ``rows`` of them."""
+    sql = "SELECT min(seq), max(seq) FROM (SELECT seq FROM record WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?)"
+    first, last = db.execute(sql, (start, limit, rows)).fetchone()
+    if first is None:
+        return None
+    sql = "SELECT min(first_seq) FROM gap WHERE reason = 'salvage' AND first_seq BETWEEN ? AND ?"
+    (unread,) = db.execute(sql, (first, last)).fetchone()  # a run ends before what is still being taken over
+    return first, last if unread is None else unread - 1
 
 
 def delete(db: sqlite3.Connection, first: int, last: int, reason: str) -> None:
@@ -82,17 +91,20 @@ def done(db: sqlite3.Connection, lane: int, seq: int) -> int:
 
 
 def protected(db: sqlite3.Connection, first: int, last: int) -> list[Range]:
-    """Ranges that must stay: windows of cycles that are not closed, and recent dead letters."""
+    """Ranges that must stay: windows of cycles that are not closed, and dead letters, until they expire."""
     windows = db.execute(
         "SELECT w.first_seq, w.last_seq FROM cycle c JOIN cycle_window w ON w.cycle = c.cycle"
         " WHERE c.state <> 'closed' AND w.last_seq >= ? AND w.first_seq <= ?",
         (first, last),
     ).fetchall()
-    letters = db.execute(
-        "SELECT seq, seq FROM dead_letter WHERE seq BETWEEN ? AND ? AND (at_ns > ? OR NOT synced)",
-        (first, last, clock.now().at_ns - DEAD_LETTER_NS if clock.synchronised() else 0),
-    ).fetchall()
+    letters = db.execute("SELECT seq, seq FROM dead_letter WHERE seq BETWEEN ? AND ?", (first, last)).fetchall()
     return sorted(windows + letters)
+
+
+def in_hand(db: sqlite3.Connection, passed: Mapping[int, int]) -> list[Range]:
+    """Ranges that a route was given and has not settled: what is in flight is not given up."""
+    unfinished = db.execute(f"SELECT id, seq FROM lane WHERE {lanes.UNFINISHED}").fetchall()
+    return [(seq + 1, passed[lane]) for lane, seq in unfinished if passed.get(lane, 0) > seq]
 
 
 def loose_runs(db: sqlite3.Connection, first: int, last: int) -> list[Range]:
@@ -136,8 +148,8 @@ def give_up(
 ) -> list[tuple[int, int]]:
     """Give each lane that still wants records of [first, last] (or lane ``only``) a hole that counts them.
 
-    Returns (kind, bytes) of each record that some lane wanted. Split where a lane's rows were already handed out
-    (``passed``): numbers in use keep standing for the same records.
+    Returns (kind, bytes) of each record that some lane wanted. What a lane's route has in its hands (up to
+    ``passed``) is left alone: a cursor must never come to stand inside a hole.
     """
     sql = (
         "SELECT r.seq, r.kind, s.name, length(r.body) FROM record r JOIN source s ON s.id = r.source"
@@ -160,17 +172,16 @@ def give_up(
             filter = lanes.RouteFilter.of(kinds, names)
             refused = filter.refused(stations)
             passing = [row[0] for row in rows if filter.passes(row[1], row[2], refused)]
-        border, whole = passed.get(lane, 0), (max(first, from_seq, seq + 1), min(last, to_seq))
-        for start, end in without(whole, _holes(db, lane, *whole)):
-            for begin, finish in ((start, min(end, border)), (max(start, border + 1), end)):
-                if begin <= finish:
-                    inside = passing[bisect_left(passing, begin) : bisect_right(passing, finish)]
-                    _add_hole(db, lane, begin, finish, len(inside), reason, border)
-                    wanted.update(inside)
+        border = passed.get(lane, 0)
+        whole = (max(first, from_seq, seq + 1, border + 1), min(last, to_seq))
+        for start, end in without(whole, holes_in(db, lane, *whole)) if whole[0] <= whole[1] else ():
+            inside = passing[bisect_left(passing, start) : bisect_right(passing, end)]
+            _add_hole(db, lane, start, end, len(inside), reason, border)
+            wanted.update(inside)
     return [(kind, size + ROW_BYTES) for seq, kind, _, size in rows if seq in wanted]
 
 
-def _holes(db: sqlite3.Connection, lane: int, first: int, last: int) -> list[Range]:
+def holes_in(db: sqlite3.Connection, lane: int, first: int, last: int) -> list[Range]:
     """The lane's holes that reach into [first, last], in order."""
     found = []
     sql = "SELECT first_seq, last_seq FROM hole WHERE lane = ? AND last_seq >= ? ORDER BY last_seq"

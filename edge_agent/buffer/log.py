@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -288,12 +289,7 @@ class Buffer:
 
     def pending_of(self, route: str) -> dict[int, int]:
         """Records that ``route`` has not delivered, by lane id. Cheap: reads no records."""
-        connection = connect(self.files.db)
-        try:
-            totals = {id: (lane.total, lane.total_seq) for id, lane in self.writer.lanes.items()}
-            return replays.pending(connection, route, self.writer.durable_seq, totals)
-        finally:
-            connection.close()
+        return self.upkeep.pending_of(route)
 
     def track(self, connection: sqlite3.Connection) -> None:
         """Let the writer count, from now on, what passes each growing lane. On the writer's thread."""
@@ -305,7 +301,7 @@ class Buffer:
         A route that is detached is forgotten with it, its dead letters included. Raises LookupError if there is none
         of that name.
         """
-        return await self.upkeep.retention.drop_route(route, reason)
+        return await self.upkeep.retention.routes.drop(route, reason)
 
     def progress(self, lane: Lane, seq: int, n: int) -> None:
         """Everything of ``lane`` up to ``seq`` is done and used the numbers up to ``n``. Durable within 200 ms."""
@@ -409,9 +405,15 @@ class Buffer:
             if self.salvage is not None:
                 self.salvage.close()
             self.upkeep.close()
-            if not self.writer.is_alive():
-                await asyncio.to_thread(self._connection.close)  # the last connection: it empties the write-ahead log
-            os.close(lock)
+            if self.writer.is_alive():  # a disk that does not answer: the lock outlives whoever may still write
+                threading.Thread(target=self._release, args=(lock,), name="buffer-release", daemon=True).start()
+            else:
+                await asyncio.to_thread(self._release, lock)
+
+    def _release(self, lock: int) -> None:
+        self.writer.join()
+        self._connection.close()  # the last connection: it empties the write-ahead log
+        os.close(lock)
 
     async def _last_checkpoint(self) -> None:
         if self.writer.failed is None and self.writer.trouble is None:

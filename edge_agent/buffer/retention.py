@@ -13,9 +13,10 @@ By size, when ``max_size`` or the disk's floor is reached, or the database file 
 
 A route's own ``max_backlog`` gives up its oldest records for that route only, recorded as well; so does ``drop_route``.
 
-Samples of a cycle that is not closed, and dead letters of the last 30 days, stay in any case. A drop's record, the
-deletion and the holes in the lanes are one transaction. Deleted ranges keep their last hash (``gap``), so that the
-ledger stays verifiable. From 2 on it is a ``storage`` finding: one as it begins, a line in the log as it ends.
+Samples of a cycle that is not closed, dead letters of the last 30 days and what a route has in flight stay in any
+case. A drop's record, the deletion and the holes in the lanes are one transaction. Deleted ranges keep their last hash
+(``gap``), so that the ledger stays verifiable. From 2 on it is a ``storage`` finding: one as it begins, a line in the
+log as it ends.
 """
 
 from __future__ import annotations
@@ -23,18 +24,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edge_agent import clock
-from edge_agent.buffer.backlog import Backlog
 from edge_agent.buffer.files import give_up_ballast
-from edge_agent.buffer.holes import ROW_BYTES, Range, delete, done, floor, give_up, loose_runs, protected, without
-from edge_agent.buffer.lanes import UNFINISHED
+from edge_agent.buffer.holes import Range, delete, existing, floor, give_up, in_hand, loose_runs, protected, without
 from edge_agent.buffer.queries import connect
-from edge_agent.buffer.slices import Pace
+from edge_agent.buffer.route_drops import Body, RouteDrops, drop_body
+from edge_agent.buffer.slices import TICK_SLICES, Pace
 from edge_agent.buffer.stats import HIGH, LOW
 from edge_agent.buffer.steps import step
 from edge_agent.errors import StorageFull
@@ -44,13 +43,11 @@ from edge_agent.model import Kind, Record
 if TYPE_CHECKING:
     from edge_agent.buffer.log import Buffer
 
-TICK_SLICES = 200  # a tick does no more than this
 RELIEVED = 0.9  # being full is over once undelivered records take no more than this of what there is
 SHED_S, SHED_ROWS = 60.0, 100_000  # samples that are not stored are recorded as a drop this often
 SWEEP_S, FULL_SWEEP_S = 3600.0, 30.0  # what was protected is looked at again this often
 
 T = TypeVar("T")
-Body = dict[str, Any]
 
 log = Log(__name__)
 
@@ -65,8 +62,8 @@ class Retention:
         self.stuck: sqlite3.Error | None = None  # why the database file may not grow, though the disk has room
         self._buffer = buffer
         self._used = used  # bytes that hold something
-        self._pending: dict[str, Backlog] = {}
-        self._delivered, self._given, self._pages = Pace(200, 20, 5000), Pace(200, 20, 5000), Pace(32, 4, 256)
+        self.routes = RouteDrops(self, buffer)
+        self._delivered, self.pace, self._pages = Pace(200, 20, 5000), Pace(200, 20, 5000), Pace(32, 4, 256)
         self._next = 0  # deleting goes on here; earlier seqs are gone or protected
         self._loose = 0  # the same for samples of no cycle
         self._sweep_s = self._shed_s = time.monotonic()
@@ -78,8 +75,9 @@ class Retention:
         if time.monotonic() - self._sweep_s > (SWEEP_S if self._full_since_s is None else FULL_SWEEP_S):
             self._next = self._loose = 0
             self._sweep_s = time.monotonic()
+            await self.routes.expire()
         for route, limit in list(self.backlogs.items()):
-            await self._limit_backlog(route, limit)
+            await self.routes.limit(route, limit)
         if self.is_full():
             await self._make_room()
         elif clock.synchronised():
@@ -150,7 +148,7 @@ class Retention:
     async def _by_age(self) -> None:
         cutoff_ns = clock.now().at_ns - round(self._buffer.settings.keep * 1e9)
         for _ in range(TICK_SLICES):
-            if not await self._chore(lambda db: self._delete_old(db, cutoff_ns)):
+            if not await self.chore(lambda db: self._delete_old(db, cutoff_ns)):
                 return
 
     def _delete_old(self, db: sqlite3.Connection, cutoff_ns: int) -> bool:
@@ -206,13 +204,13 @@ class Retention:
                     self._delete(db, self._spared(db, *found), "delivered")
                 return found is not None
 
-        return await self._chore(work)
+        return await self.chore(work)
 
     async def _drop_unattached(self) -> bool:
         """Give up what only detached routes and replays still want."""
 
         def found(db: sqlite3.Connection) -> Range | None:
-            return existing(db, self._next, floor(db, first_time=True), self._given.rows)
+            return existing(db, self._next, floor(db, first_time=True), self.pace.rows)
 
         def work(db: sqlite3.Connection) -> Body:
             span = found(db)
@@ -222,20 +220,20 @@ class Retention:
                 else {}
             )
 
-        if self._look(found) is None:
+        if self.look(found) is None:
             return False
         self._announce("what only detached routes and replays want is given up")
-        await self._drop(work)
+        await self.drop(work)
         return True
 
     async def _drop_loose(self) -> bool:
         """Give up samples of no cycle, oldest first. The windows are read beside the writer, not on it."""
         for _ in range(TICK_SLICES):
             planned_seq = self._buffer.writer.durable_seq
-            span = self._look(lambda db, upto=planned_seq: existing(db, self._loose, upto, self._given.rows))  # type: ignore[misc]
+            span = self.look(lambda db, upto=planned_seq: existing(db, self._loose, upto, self.pace.rows))  # type: ignore[misc]
             if span is None:
                 return False
-            runs = await asyncio.to_thread(self._looked, lambda db, span=span: loose_runs(db, *span))
+            runs = await self.ask(lambda db, span=span: loose_runs(db, *span))  # type: ignore[misc]
 
             def work(
                 db: sqlite3.Connection, seq: int = planned_seq, runs: list[Range] = runs, span: Range = span
@@ -244,14 +242,14 @@ class Retention:
                 if db.execute(sql, (seq, int(Kind.CYCLE_CLOSED))).fetchone():
                     return {}  # its windows are not known yet: look again
                 self._loose = span[1] + 1
-                spared = protected(db, *span)
+                spared = sorted([*protected(db, *span), *in_hand(db, self._buffer.passed.seq)])
                 return self._give_up(
                     db, [rest for run in runs for rest in without(run, spared)], "full; samples of no cycle"
                 )
 
             if runs:
                 self._announce("samples of no cycle are given up")
-                await self._drop(work)
+                await self.drop(work)
                 return True
             self._loose = span[1] + 1
         return True
@@ -268,79 +266,13 @@ class Retention:
             )
             shed.clear()
 
-    # --- by route --------------------------------------------------------------------------------------------
-
-    async def _limit_backlog(self, route: str, limit: int) -> None:
-        """Give up the oldest that ``route`` has pending beyond ``limit`` bytes; for this route only."""
-        if self._used() <= limit or self._buffer.writer.trouble is not None:
-            return
-        backlog = self._pending.setdefault(route, Backlog(self._buffer.files.db, route))
-        excess = await self._pending_bytes(backlog) - limit
-        if excess > 0 and not backlog.is_exact:
-            backlog.forget()
-            excess = await self._pending_bytes(backlog) - limit
-        if excess <= 0:
-            return
-        excess += round((1 - LOW) * limit)
-        reason, upto = f"max_backlog of route {route}", self._buffer.writer.durable_seq
-        for _ in range(TICK_SLICES):
-            if excess <= 0 or self._look(lambda db: _first_pending(db, route, upto, only_new=True)) is None:
-                break
-            given = await self._drop(lambda db: self._give_up_for(db, route, upto, reason, excess))  # noqa: B023
-            excess -= given.pop("bytes", 0)
-        backlog.forget()
-
-    async def _pending_bytes(self, backlog: Backlog) -> int:
-        while (found := await asyncio.to_thread(backlog.look)) is None:
-            pass
-        return found
-
-    async def drop_route(self, route: str, reason: str) -> int:
-        """See ``Buffer.drop_route``."""
-        attached = self._look(lambda db: db.execute("SELECT attached FROM route WHERE name = ?", (route,)).fetchone())
-        if attached is None:
-            raise LookupError(f"no route is named {route}")
-        upto, given = self._buffer.writer.durable_seq, 0
-        while self._look(lambda db: _first_pending(db, route, upto)) is not None:
-            body = await self._drop(lambda db: self._give_up_for(db, route, upto, reason))
-            given += sum(body.get("kinds", {}).values())
-        if not attached[0]:
-            while body := await self._drop(lambda db: self._forget_letters(db, route, reason)):
-                given += sum(body["kinds"].values())
-            await self._chore(lambda db: _forget_route(db, route))
-        return given
-
-    def _give_up_for(self, db: sqlite3.Connection, route: str, upto: int, reason: str, most: int | None = None) -> Body:
-        """One slice of what a route has pending, at most ``most`` bytes of it, its oldest first."""
-        found = _first_pending(db, route, upto, only_new=most is not None)
-        if found is None:
-            return {}
-        lane, first, end = found
-        span = existing(db, first, end, self._given.rows)
-        last = span[1] if span and existing(db, span[1] + 1, end, 1) else end
-        if most is not None:
-            last = _within(db, first, last, most)
-        given = give_up(db, first, last, self._buffer.passed.seq, reason, only=lane)
-        return _body(reason, first, last, given) | {"route": route} if given else {}
-
-    def _forget_letters(self, db: sqlite3.Connection, route: str, reason: str) -> Body:
-        """Dead letters of a route that will not come back are given up as well."""
-        sql = (
-            "SELECT d.lane, d.n, d.seq, r.kind FROM dead_letter d LEFT JOIN record r ON r.seq = d.seq"
-            " WHERE d.route = ? LIMIT ?"
-        )
-        rows = db.execute(sql, (route, self._given.rows)).fetchall()
-        db.executemany("DELETE FROM dead_letter WHERE lane = ? AND n = ?", [row[:2] for row in rows])
-        given = [(kind, 0) for _, _, _, kind in rows if kind is not None]
-        seqs = [row[2] for row in rows] or [0]
-        return _body(reason, min(seqs), max(seqs), given) | {"route": route} if rows else {}
-
     # --- slices ----------------------------------------------------------------------------------------------
 
     def _spared(self, db: sqlite3.Connection, first: int, last: int, young: Sequence[Range] = ()) -> list[Range]:
         """What of a slice may go; the sweep moves on behind it."""
         self._next = last + 1
-        return without((first, last), sorted([*protected(db, first, last), *young]))
+        stay = [*protected(db, first, last), *in_hand(db, self._buffer.passed.seq), *young]
+        return without((first, last), sorted(stay))
 
     def _delete(self, db: sqlite3.Connection, runs: Sequence[Range], reason: str) -> None:
         step("retention_before_delete")
@@ -355,15 +287,15 @@ class Retention:
         for first, last in runs:
             given += give_up(db, first, last, self._buffer.passed.seq, reason)
         self._delete(db, runs, "dropped")
-        return _body(reason, runs[0][0], runs[-1][1], given) if given else {}
+        return drop_body(reason, runs[0][0], runs[-1][1], given) if given else {}
 
-    async def _drop(self, work: Callable[[sqlite3.Connection], Body]) -> Body:
+    async def drop(self, work: Callable[[sqlite3.Connection], Body]) -> Body:
         """Let ``work`` give up something and record what it was, in one transaction; the record's body."""
         result: Body = {}
 
         def effect(db: sqlite3.Connection) -> Body:
             nonlocal result
-            with self._given.slice():
+            with self.pace.slice():
                 result = work(db)
             return {key: value for key, value in result.items() if key != "bytes"}
 
@@ -400,64 +332,22 @@ class Retention:
             return True
 
         gave = 0
-        while gave < TICK_SLICES and await self._chore(vacuum):
+        while gave < TICK_SLICES and await self.chore(vacuum):
             gave += 1
         if gave:
             await self._buffer.upkeep.shrink()
 
-    async def _chore(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def chore(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._buffer.writer.chore(work))
 
-    def _look(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """A short question beside the writer."""
-        return self._looked(question)
-
-    def _looked(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    def look(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Ask beside the writer: what is short, on the event loop."""
         with closing(connect(self._buffer.files.db)) as db:
             return question(db)
 
-
-def existing(db: sqlite3.Connection, start: int, limit: int, rows: int) -> Range | None:
-    """The next range of existing records from ``start`` up to ``limit``, at most ``rows`` of them."""
-    sql = "SELECT min(seq), max(seq) FROM (SELECT seq FROM record WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?)"
-    first, last = db.execute(sql, (start, limit, rows)).fetchone()
-    return None if first is None else (first, last)
-
-
-def _first_pending(
-    db: sqlite3.Connection, route: str, upto: int, *, only_new: bool = False
-) -> tuple[int, int, int] | None:
-    """(lane, first_seq, last_seq) of the oldest that a route has pending; ``only_new``: not in its replays."""
-    sql = f"SELECT id, seq, min(coalesce(to_seq, ?1), ?1) FROM lane WHERE route = ?2 AND {UNFINISHED}"
-    sql += " AND purpose = 'log'" if only_new else ""
-    for lane, seq, end in db.execute(sql + " ORDER BY from_seq, id", (upto, route)).fetchall():
-        first = done(db, lane, seq) + 1
-        if first <= end:
-            return lane, first, end
-    return None
-
-
-def _within(db: sqlite3.Connection, first: int, last: int, most: int) -> int:
-    """Where in [first, last] the records come to ``most`` bytes; at least one goes."""
-    sql = "SELECT seq, length(body) + ? FROM record WHERE seq BETWEEN ? AND ? ORDER BY seq"
-    for seq, size in db.execute(sql, (ROW_BYTES, first, last)):
-        most -= size
-        if most <= 0:
-            return int(seq)
-    return last
-
-
-def _forget_route(db: sqlite3.Connection, route: str) -> None:
-    """A detached route that was given up is listed no more. Its lanes are finished, and go with their logs."""
-    db.execute("UPDATE lane SET seq = to_seq WHERE route = ? AND seq < to_seq", (route,))
-    db.execute("DELETE FROM route WHERE name = ? AND NOT attached", (route,))
-
-
-def _body(reason: str, first: int, last: int, given: Sequence[tuple[int, int]]) -> Body:
-    """What a drop says; ``bytes`` is for us only."""
-    kinds = Counter(Kind(kind).label for kind, _ in given)
-    return {"reason": reason, "first_seq": first, "last_seq": last, "kinds": dict(kinds),
-            "bytes": sum(size for _, size in given)}  # fmt: skip
+    async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """A long one, in a worker thread."""
+        return await asyncio.to_thread(self.look, question)
 
 
 def _young(db: sqlite3.Connection, first: int, last: int, cutoff_ns: int, ahead: int) -> list[int]:

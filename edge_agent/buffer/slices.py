@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SLICE_S = 0.004  # aimed at; 10 ms is the promise, and what was in memory a moment ago may have to come from the disk
+TICK_SLICES = 200  # a tick of retention does no more than this
 
 
 class Pace:

@@ -16,7 +16,7 @@ from edge_agent import clock
 from edge_agent.buffer import holes
 from edge_agent.buffer.lanes import UNFINISHED
 
-SLICE = 50  # cycles, findings or dead letters a call, of
+SLICE = 50  # cycles or findings a call, of
 LOOK = 200  # the oldest: they are in the order of seq, which is nearly that of time
 ROWS = 500  # holes, or picks, a call
 
@@ -24,7 +24,7 @@ ROWS = 500  # holes, or picks, a call
 def tidy(db: sqlite3.Connection, cutoff_ns: int) -> bool:
     """Delete one slice of what ended before ``cutoff_ns``. False when nothing is left to do."""
     (oldest,) = db.execute("SELECT coalesce(min(seq), 0) FROM record").fetchone()
-    return _cycles(db, oldest, cutoff_ns) + _findings(db, oldest, cutoff_ns) + _letters(db, oldest) > 0
+    return _cycles(db, oldest, cutoff_ns) + _findings(db, oldest, cutoff_ns) > 0
 
 
 def tidy_lanes(db: sqlite3.Connection) -> bool:
@@ -35,7 +35,7 @@ def tidy_lanes(db: sqlite3.Connection) -> bool:
         if _behind(db, table):
             return True
     newest = "SELECT max(id) FROM lane WHERE purpose = 'log' GROUP BY route UNION ALL SELECT max(id) FROM lane"
-    in_log = "SELECT max(id) FROM lane l JOIN log g ON g.id = l.log WHERE purpose = 'log' GROUP BY route, log"
+    in_log = "SELECT max(l.id) FROM lane l JOIN log g ON g.id = l.log WHERE l.purpose = 'log' GROUP BY l.route, l.log"
     db.execute(
         "DELETE FROM lane WHERE to_seq IS NOT NULL AND seq >= to_seq AND (to_seq < ? OR purpose <> 'log')"
         f" AND id NOT IN ({newest})"
@@ -99,14 +99,4 @@ def _findings(db: sqlite3.Connection, oldest: int, cutoff_ns: int) -> int:
     looked_at = db.execute(sql, (cutoff_ns, oldest, LOOK)).fetchall()
     old = [(finding,) for finding, is_old in looked_at if is_old][:SLICE]
     db.executemany("DELETE FROM finding WHERE finding = ?", old)
-    return len(old)
-
-
-def _letters(db: sqlite3.Connection, oldest: int) -> int:
-    """Dead letters that are past their time and of which the record is gone."""
-    cutoff_ns = clock.now().at_ns - holes.DEAD_LETTER_NS
-    sql = "SELECT lane, n, synced AND at_ns < ? FROM dead_letter WHERE seq < ? ORDER BY seq LIMIT ?"
-    looked_at = db.execute(sql, (cutoff_ns, oldest, LOOK)).fetchall()
-    old = [(lane, n) for lane, n, is_old in looked_at if is_old][:SLICE]
-    db.executemany("DELETE FROM dead_letter WHERE lane = ? AND n = ?", old)
     return len(old)

@@ -166,6 +166,10 @@ class Writer:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def join(self) -> None:
+        """Wait for the thread's end, however long that takes."""
+        self._thread.join()
+
     def is_alive(self) -> bool:
         """Whether the thread still uses the connection."""
         return self._thread.is_alive()
