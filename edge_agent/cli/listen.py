@@ -50,7 +50,9 @@ def command(
     username: Annotated[str | None, typer.Option(help=_("login at the broker"))] = None,
     password_file: Annotated[Path | None, typer.Option(help=_("file that holds the password, one line"))] = None,
     ca: Annotated[Path | None, typer.Option(help=_("CA certificates that the broker's is signed by"))] = None,
-    mqtt3: Annotated[bool, typer.Option("--mqtt3", help=_("speak MQTT 3.1.1, to a broker that knows no 5"))] = False,
+    old_mqtt: Annotated[
+        bool, typer.Option("--old-mqtt", help=_("speak MQTT 3.1.1, to a broker that knows no 5"))
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Receive records from a broker, store them in SQLite or PostgreSQL and confirm them."""
@@ -73,7 +75,7 @@ def command(
         username=username,
         password=password,
         ca=str(ca) if ca else None,
-        version="3.1.1" if mqtt3 else "5",
+        version="3.1.1" if old_mqtt else "5",
         confirm=not no_confirm,
         on_gap=view.gap,
         on_finding=view.finding,
