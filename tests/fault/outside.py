@@ -47,9 +47,11 @@ class BufferFile:
             yield db
 
     def pending(self, route: str) -> int:
-        """How many records ``route`` has still to deliver; a log that is being opened counts as one."""
+        """How many records ``route`` has still to deliver; a log being opened, or a salvage, counts as one more."""
         try:
-            return len(self.owed(route).pending)
+            with self._open() as db:
+                (salvages,) = db.execute("SELECT count(*) FROM salvage").fetchone()
+            return len(self.owed(route).pending) + int(salvages)
         except sqlite3.OperationalError as error:
             if "no such table" in str(error) or "unable to open" in str(error):
                 return 1
