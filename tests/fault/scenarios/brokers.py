@@ -79,7 +79,7 @@ async def broker_drops_pubacks(rig: Rig) -> None:
         await world.flow(6)
         world.proxy.back.rule = None
         await world.flow(2)
-        rig.check(swallowed > 5, "PUBACKs were swallowed")
+        rig.check(swallowed > 1, "PUBACKs were swallowed")
         rig.check(world.proxy.connections > 1, "the agent connected anew")
 
 
