@@ -24,6 +24,7 @@ from pathlib import Path
 from edge_agent.buffer.steps import step
 from edge_agent.errors import StorageBusy, StorageError
 
+MOVED = "moved\n"
 UNSALVAGED = "unsalvaged"  # stands in a damaged-<time> directory until its records were taken over
 
 
@@ -188,17 +189,25 @@ def _move(files: Files, place: Path) -> None:
     for path in (files.wal, files.shm, files.db):
         if path.exists():
             path.rename(place / path.name)
+    (place / UNSALVAGED).write_text(MOVED)  # from now on a buffer.db in data_dir is a new one
     sync_directory(place)
     files.suspect.unlink(missing_ok=True)
     sync_directory(files.data_dir)
 
 
+def complete_move(files: Files) -> None:
+    """Set aside what a crash left of the files that were to be set aside."""
+    for place in unsalvaged(files)[-1:]:
+        if (place / UNSALVAGED).read_text() != MOVED:
+            if (place / files.db.name).exists():
+                (place / UNSALVAGED).write_text(MOVED)
+            else:
+                _move(files, place)
+
+
 def unsalvaged(files: Files) -> list[Path]:
-    """Directories that were set aside and not (wholly) salvaged, oldest first. Completes an interrupted move."""
-    places = sorted(mark.parent for mark in files.data_dir.glob(f"damaged-*/{UNSALVAGED}"))
-    if places and files.db.exists() and not (places[-1] / files.db.name).exists():
-        _move(files, places[-1])
-    return places
+    """Directories that were set aside and not (wholly) salvaged, oldest first."""
+    return sorted(mark.parent for mark in files.data_dir.glob(f"damaged-*/{UNSALVAGED}"))
 
 
 def copy_aside(files: Files) -> Path:

@@ -13,6 +13,7 @@ say so and, at the end, what is missing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -25,10 +26,10 @@ import orjson
 
 from edge_agent import __version__, clock
 from edge_agent.buffer import lanes, recovery, salvage, schema, wal, witness
-from edge_agent.buffer.files import Files, copy_aside, prepare, set_aside, take_lock, unsalvaged
+from edge_agent.buffer.files import Files, complete_move, copy_aside, prepare, set_aside, take_lock, unsalvaged
 from edge_agent.buffer.ledger import GENESIS, link
 from edge_agent.buffer.log import Buffer
-from edge_agent.buffer.queries import is_damage
+from edge_agent.buffer.queries import connect, is_damage
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.steps import step
 from edge_agent.buffer.writer import open_writing
@@ -106,7 +107,7 @@ def _report(buffer: Buffer, loss: Loss) -> None:
 def _make_ready(files: Files, seen: witness.Witness | None) -> tuple[sqlite3.Connection, Loss]:
     """An open database that holds all that can be had, and what cannot."""
     loss = Loss()
-    unsalvaged(files)  # completes a move that a crash interrupted
+    complete_move(files)
     found = wal.look(files.wal) if files.wal.is_file() else None
     connection, frames = _open_checked(files, loss)
     loss.places = salvage.begin(connection, unsalvaged(files), seen)
@@ -155,7 +156,18 @@ def _condemned(files: Files) -> str:
             return f"{path.name} is no file"
     if not (files.db.exists() and files.db.stat().st_size) and wal.look(files.wal) is not None:
         return f"{files.db.name} is gone or empty beside a write-ahead log"  # which SQLite would delete
-    return ""
+    return _look(files) if files.db.exists() else ""
+
+
+def _look(files: Files) -> str:
+    """Whose database it is, seen read-only: an open for writing would move another one's write-ahead log into it."""
+    try:
+        with contextlib.closing(connect(files.db)) as connection:
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+    except sqlite3.Error as error:
+        return str(error) if is_damage(error) else ""
+    return f"{files.db.name} is another program's" if tables and application != schema.APPLICATION_ID else ""
 
 
 def _open_database(files: Files) -> sqlite3.Connection:

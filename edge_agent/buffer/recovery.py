@@ -84,19 +84,22 @@ class Aside:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._connection: sqlite3.Connection | None = None
-        path = directory / "buffer.db"
+        for query in ("mode=ro", "mode=ro&immutable=1"):  # the second way without a write-ahead log that spoils it
+            self._open(directory / "buffer.db", query)
+            if self._connection is not None and self.query("PRAGMA table_info(record)"):
+                return
+            self.close()
+
+    def _open(self, path: Path, query: str) -> None:
         if path.is_file():
             with self._until_damage():
-                self._connection = connect(path)
-                self._connection.execute("PRAGMA writable_schema = ON")  # else a file too short for its header is not
-
-        if self._connection is not None and not self.query("PRAGMA table_info(record)"):
-            self._connection.close()
-            self._connection = None
+                self._connection = connect(path, query=query)
+                self._connection.execute("PRAGMA writable_schema = ON")  # to read a file too short for its header
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
 
     @contextlib.contextmanager
     def _until_damage(self) -> Iterator[None]:
