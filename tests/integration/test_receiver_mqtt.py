@@ -17,14 +17,18 @@ from typing import Any
 
 import pytest
 
+from edge_agent import clock
 from edge_agent.errors import StorageError
+from edge_agent.model import Kind, Record
 from edge_agent.receiver import Gap, Received, Receiver, RecordRejected
 from edge_agent.receiver.receiver import ReceiverRefused
 from support.delivery import ROOT, Watcher, buffer, running, scans, settings, settled, threaded, until
 from support.mosquitto import Mosquitto, free_port
+from support.postgres import Postgres
 
 PAGE = (Path(__file__).parents[2] / "docs" / "receiver.md").read_text(encoding="utf-8")
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)  # SQLite, PostgreSQL, by hand
+QUERIES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)  # for both, SQLite, PostgreSQL
 
 
 def texts(database: Path) -> list[str]:
@@ -236,39 +240,80 @@ def test_refusals_and_wrong_files_are_told_at_once(tmp_path: Path) -> None:
 # --- docs/receiver.md -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("program", "database"), list(zip(PROGRAMS, ("records.db", "mine.db"), strict=True)))
+CLOSED: dict[str, Any] = {
+    "cycle": "aaaaaaaaaaaa-1", "config": "c", "station": "OP20", "step": "press", "position": 1, "opened_at_ns": "1",
+    "ended_at_ns": "2", "closed_by": "edge", "result": "Failed", "complete": True, "missing": [], "collected": [],
+    "context": {}, "attempt": 1, "windows": {}, "binding": {"state": "orphan"},
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def program_running(program: str, folder: Path, port: int, database: str) -> Iterator[None]:
+    """A program of the page with its addresses replaced."""
+    here = program.replace("127.0.0.1:1883", f"127.0.0.1:{port}").replace('1", 1883', f'1", {port}')
+    assert here != program
+    with child("-c", here.replace("postgresql://mes@db-server:5432/mes", database), cwd=folder):
+        yield
+
+
+async def two_outages(folder: Path, broker: Mosquitto) -> None:
+    """60 scans and a failed cycle, with the broker killed between."""
+    failed = Record(Kind.CYCLE_CLOSED, "OP20", clock.now(), CLOSED)
+    async with buffer(folder) as store:
+        more = {"send": ["scan", "cycle_closed"]}
+        async with running(store, settings(broker.url, **more)) as route:
+            store.append([*scans(30), failed])
+            await settled(route, store)
+            broker.kill()
+            store.append(scans(30, "later"))
+            broker.start()
+            await settled(route, store)
+            assert route.status()["dead"] == 0
+
+
+@pytest.mark.parametrize(("program", "database"), [(PROGRAMS[0], "records.db"), (PROGRAMS[2], "mine.db")])
 def test_the_programs_of_the_page_receive_and_confirm(tmp_path: Path, program: str, database: str) -> None:
     async def scenario() -> None:
-        with Mosquitto(tmp_path) as broker:
-            here = program.replace("127.0.0.1:1883", f"127.0.0.1:{broker.port}").replace(
-                '1", 1883', f'1", {broker.port}'
-            )
-            assert here != program
-            with child("-c", here, cwd=tmp_path):
-                async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
-                    store.append(scans(30))
-                    await settled(route, store)
-                    broker.kill()
-                    store.append(scans(30, "later"))
-                    broker.start()
-                    await settled(route, store)
-                    assert route.status()["dead"] == 0
+        with Mosquitto(tmp_path) as broker, program_running(program, tmp_path, broker.port, ""):
+            await two_outages(tmp_path, broker)
 
     asyncio.run(scenario())
     assert len(texts(tmp_path / database)) == 60
+    if database == "records.db":
+        with contextlib.closing(sqlite3.connect(tmp_path / database)) as connection:
+            assert connection.execute("SELECT * FROM rework").fetchall() == [(CLOSED["cycle"], "OP20")]
+
+
+def test_the_program_of_the_page_and_its_queries_on_postgresql(tmp_path: Path) -> None:
+    with Postgres() as server:
+
+        async def scenario() -> None:
+            place = f"postgresql://{server.user}:{server.password}@127.0.0.1:{server.port}/{server.database}"
+            with Mosquitto(tmp_path) as broker, program_running(PROGRAMS[1], tmp_path, broker.port, place):
+                await two_outages(tmp_path, broker)
+
+        asyncio.run(scenario())
+        found = server.sql("SELECT body ->> 'text' FROM edge_agent.record WHERE kind = 'scan'")
+        assert len({text for (text,) in found}) == len(found) == 60
+        assert server.sql("SELECT * FROM rework") == [(CLOSED["cycle"], "OP20")]
+        both, _, postgres = QUERIES
+        for query in [*both.split(";")[:-1], postgres, *(f"SELECT * FROM {name}" for name in tables())]:
+            server.sql("SET search_path = edge_agent, public;" + query)
 
 
 def test_the_queries_of_the_page_run(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, receiving(broker.url, tmp_path / "records.db"):
         pass
-    connection = sqlite3.connect(tmp_path / "records.db")
-    (sql,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
-    for query in sql.split(";"):
-        connection.execute(query)
-    for name in re.findall(r"^\| (`\w+`(?:, `\w+`)?) \|", PAGE, re.MULTILINE):
-        for table in re.findall(r"\w+", name):
-            connection.execute(f"SELECT * FROM {table}")
-    connection.close()
+    both, sqlite, _ = QUERIES
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.db")) as connection:
+        for query in [*both.split(";"), sqlite, *(f"SELECT * FROM {name}" for name in tables())]:
+            connection.execute(query)
+
+
+def tables() -> list[str]:
+    """The tables and views that the page lists."""
+    table = PAGE.partition("| table or view |")[2].partition("\n\n")[0]
+    return re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)))
 
 
 # --- edge-agent listen ------------------------------------------------------------------------------------------
