@@ -195,7 +195,8 @@ class Walk:
 
     def _take(self, row: tuple[Any, ...], gaps: Sequence[Any]) -> None:
         seq, kind, body, stored = row[0], row[1], row[6], row[7]
-        self._leave_behind(seq - 1, gaps)
+        if seq != self._head + 1:
+            self._leave_behind(seq - 1, gaps)
         verdict = self.verdict
         if self._digest is not None and not _follows(self._digest, row):
             text = f"record {seq} ({label(kind)}) does not follow from the one before it: one of the two was changed"
