@@ -28,7 +28,7 @@ LINE_STEPS = {
 @scenario(cost_s=200)
 async def kill_random(rig: Rig) -> None:
     """The line under a broker that comes, goes and hangs; the agent dies ``--kills`` times, units are swapped."""
-    async with rig.line(pace=0.4) as world:
+    async with rig.line(pace=0.4, starts=("broker", "receiver")) as world:
         weather = asyncio.create_task(change_weather(rig, world))
         try:
             for number in range(rig.wanted_kills):
