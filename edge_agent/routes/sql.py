@@ -39,6 +39,7 @@ IN_FLIGHT = 2  # the second is made while the first is in its transaction
 PING_S = 15.0  # an idle connection is looked at this often
 CONNECT_S = 10.0
 CLOSE_S = 2.0
+SLOWEST_BYTES_S = 5000.0  # of a transaction whose rows are a round trip each, over a slow line
 _ROW_STATES = ("22", "23", "44", "P0001")
 _REFUSED_STATES = ("28", "3D", "42", "3F")
 _STATEMENT_TIMEOUT = "57014"  # perhaps smaller messages go through
@@ -70,8 +71,9 @@ class SqlSink:
         return Limits(self._settings.message_size, IN_FLIGHT)
 
     async def send(self, message: Outgoing) -> None:
+        timeout_s = self._settings.answer_timeout + len(message.payload) / SLOWEST_BYTES_S
         async with self._one_at_a_time:
-            refused = await self._call(lambda: self._store(flatten(message.payload)), self._settings.answer_timeout)
+            refused = await self._call(lambda: self._store(flatten(message.payload)), timeout_s)
         if refused:
             raise RecordsRejected(refused, hint="see the database's constraints; then: edge-agent deadletter retry")
 
