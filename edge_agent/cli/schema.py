@@ -21,7 +21,7 @@ def command(
     Save it and name it in the first line of the file: # yaml-language-server: $schema=edge-agent.schema.json
     """
     if records:
-        from edge_agent.records import json_schema as schema
+        from edge_agent.wire import json_schema as schema
     else:
         from edge_agent.config.schema import json_schema as schema
 

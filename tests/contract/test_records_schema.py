@@ -13,7 +13,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from edge_agent.model import Kind
-from edge_agent.records import BODIES, json_schema
+from edge_agent.records import BODIES
+from edge_agent.wire import json_schema
 from support.contract import PAGE, body_fields, mistakes, of
 
 COPY = Path(__file__).parents[2] / "docs" / "schema" / "records.json"
