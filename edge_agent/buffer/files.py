@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -94,9 +95,17 @@ def prepare(data_dir: Path) -> Files:
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise _unusable(data_dir, error) from error
-    if not os.access(data_dir, os.W_OK | os.X_OK):
-        raise _unusable(data_dir, PermissionError(13, "Permission denied"))
-    return Files(data_dir)
+    files = Files(data_dir)
+    for path in (data_dir, files.db, files.wal, files.shm, files.lock):
+        if path.exists() and not os.access(path, os.W_OK):
+            if os.statvfs(data_dir).f_flag & os.ST_RDONLY:
+                raise _unusable(data_dir, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+            if path is data_dir:
+                raise _unusable(data_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+            user = os.environ.get("USER") or str(os.getuid())
+            hint = f"sudo chown {user} {path} && sudo chmod u+rw {path}"
+            raise StorageError(f"{path} may not be written by {user}", hint=hint)
+    return files
 
 
 def _unusable(data_dir: Path, error: OSError) -> StorageError:
@@ -105,6 +114,10 @@ def _unusable(data_dir: Path, error: OSError) -> StorageError:
         hint = f"sudo install -d -m 750 -o {user} {data_dir}, or set agent.data_dir to a directory of yours"
     elif isinstance(error, FileExistsError | NotADirectoryError):
         hint = f"{data_dir} is not a directory; set agent.data_dir to another path"
+    elif error.errno == errno.EROFS:
+        hint = (
+            f"the disk is read-only, mostly after an error: sudo dmesg | tail; then sudo mount -o remount,rw {data_dir}"
+        )
     else:
         hint = "check the disk, or set agent.data_dir to another path"
     return StorageError(f"data_dir {data_dir} cannot be used: {error.strerror}", hint=hint)

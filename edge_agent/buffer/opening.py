@@ -86,7 +86,7 @@ def _translated(files: Files, error: sqlite3.Error) -> StorageError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(f"{files.db} is locked by another program", hint=f"see who has it open: fuser {files.db}")
     if code == sqlite3.SQLITE_READONLY:
-        hint = f"sudo chown -R $(id -un) {files.data_dir} && chmod u+w {files.db}; a read-only disk: dmesg | tail"
+        hint = f"check owner and mode: ls -l {files.data_dir}; and the disk: sudo dmesg | tail"
         return StorageError(f"{files.db} may not be written: {error}", hint=hint)
     return StorageError(f"{files.db} cannot be used: {error}", hint=f"check owner and mode: ls -l {files.data_dir}")
 
