@@ -38,16 +38,17 @@ class RouteStanding:
 
 
 def standings(
-    connection: sqlite3.Connection, totals: Mapping[int, tuple[int, int]] | None = None
+    connection: sqlite3.Connection, totals: Mapping[int, tuple[int, int]] | None = None, head_seq: int | None = None
 ) -> list[RouteStanding]:
-    """Every route by name. ``totals``: lane id -> (total, total_seq)."""
+    """Every route by name. ``totals``: lane id -> (total, total_seq), as of when ``head_seq`` was the last one."""
     execute = connection.execute
-    (head_seq,) = execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()
+    if head_seq is None:
+        (head_seq,) = execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()
     sql = "SELECT route, count(*) FROM dead_letter WHERE retried_at_ns IS NULL GROUP BY route"
     dead = dict(execute(sql).fetchall())
     found = []
     for route, attached in execute("SELECT name, attached FROM route ORDER BY name").fetchall():
-        left = replays.pending(connection, route, head_seq, totals or {})
+        left = replays.pending(connection, route, int(head_seq or 0), totals or {})
         told = tuple(
             LaneStanding(
                 lane.stream, lane.purpose, lane.request, lane.from_seq, lane.to_seq, lane.seq, left.get(lane.id, 0)

@@ -150,9 +150,11 @@ class Archive:
         """The figures of ``Buffer.stats`` that can be known from outside."""
         return measure(self._connection, self._files, settings, {}, None)
 
-    def routes(self, totals: Mapping[int, tuple[int, int]] | None = None) -> list[RouteStanding]:
-        """How each route stands; ``totals`` as for ``measure``."""
-        return standings(self._connection, totals)
+    def routes(
+        self, totals: Mapping[int, tuple[int, int]] | None = None, head_seq: int | None = None
+    ) -> list[RouteStanding]:
+        """How each route stands; see ``standings``."""
+        return standings(self._connection, totals, head_seq)
 
     def dead_letters(
         self, route: str | None = None, *, seq: int | None = None, reason: str = "", retried: bool = False

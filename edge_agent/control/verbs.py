@@ -148,7 +148,8 @@ class Verbs:
 
     async def _standings(self) -> list[RouteStanding]:
         totals = {id: (lane.total, lane.total_seq) for id, lane in self._buffer.writer.lanes.items()}
-        return await self._read(lambda archive: archive.routes(totals))
+        head_seq = self._buffer.durable_seq
+        return await self._read(lambda archive: archive.routes(totals, head_seq))
 
     async def _read(self, question: Callable[[Archive], T]) -> T:
         """Ask the buffer something, from a thread."""
