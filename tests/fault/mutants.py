@@ -67,10 +67,12 @@ MUTANTS = (
         "progress_early", "routes/delivery.py",
         "        progress = self.window.progress()\n        if progress == self.reported:",
         "        progress = (self.window.read_seq, self.window.last_n)\n        if progress == self.reported:",
-        "broker_killed",
+        "broker_without_subscriber,broker_discards,receiver_dead",
     ),
     Mutant(
-        "confirmed_by_the_broker", "routes/route.py", 'settings.confirm == "receiver"', 'settings.confirm == "broker"',
+        "confirmed_by_the_broker", "routes/route.py",
+        "        self._by_receiver = bool(self._sink.confirm_topic)",
+        "        self._by_receiver = False",
         "broker_discards,broker_without_subscriber",
     ),
     Mutant(
@@ -92,9 +94,9 @@ MUTANTS = (
         "old_backlog",
     ),
     Mutant(
-        "drop_counts_one_less", "buffer/holes.py",
-        "_add_hole(db, lane, start, end, len(inside), reason, border)",
-        "_add_hole(db, lane, start, end, max(0, len(inside) - 1), reason, border)",
+        "drop_says_less", "buffer/route_drops.py",
+        '"first_seq": first, "last_seq": last,',
+        '"first_seq": first, "last_seq": last - 1,',
         "max_backlog",
     ),
     Mutant(
