@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,14 @@ def _routes(root: Node, problems: Problems) -> dict[str, RouteSettings]:
         route, _ = validate(model, path, data, problems)
         if route is not None:
             routes[name] = route
+    former = Counter(route.was for route in routes.values() if route.was is not None)
+    for name, route in routes.items():
+        if route.was in routes:
+            problems.add(
+                ("routes", name, "was"), f"{route.was!r} is still a route", "rename that one, or take was: out"
+            )
+        elif route.was is not None and former[route.was] > 1:
+            problems.add(("routes", name, "was"), f"two routes were {route.was!r}", "only one can go on where it stood")
     return routes
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edge_agent.errors import StorageError
 from edge_agent.logs import Log
 from edge_agent.routes.delivery import Delivery
 from edge_agent.routes.lanes import Lanes
@@ -63,6 +64,7 @@ class Filling:
             for delivery in [each for each in self._lanes.all if each.open and each not in wanted]:
                 filling.pop(delivery).cancel()
                 delivery.suspend()
+            filling = {delivery: task for delivery, task in filling.items() if not task.done()}
             for delivery in [each for each in wanted if not each.open]:
                 delivery.begin(await self._in_thread(self._dead_letters, delivery))
                 filling[delivery] = tasks.create_task(self._fill(delivery, limits))
@@ -81,7 +83,11 @@ class Filling:
         if live is None:
             return
         async with live.reading:  # or records of the new lane might be read in the old one
-            new = await asyncio.to_thread(self._buffer.split, live.lane, CUT_RECORDS)
+            try:
+                new = await asyncio.to_thread(self._buffer.split, live.lane, CUT_RECORDS)
+            except StorageError as error:  # full, or slow: then the lane is delivered as it is
+                log.debug("live lane not cut", route=self._name, error=error)
+                return
             if new is not None:
                 self._lanes.cut(live, new)
                 log.info("live goes beside the backlog", route=self._name, stream=new.stream, backlog=live.lane.stream)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edge_agent.errors import StorageFull
+from edge_agent.errors import StorageError
 from edge_agent.logs import Log
 from edge_agent.routes.confirmation import Ask, BadConfirmation, Resume, parse
 from edge_agent.routes.delivery import Delivery
@@ -84,6 +84,7 @@ class Hearing:
             return
         self._resumed_s = now_s
         self._heard()
+        self._lanes.tend(cut=True)  # it may have been away for less than it takes to be silent
         self._send_again(self._handed_over_before(now_s))
 
     # --- send again --------------------------------------------------------------------------------------------
@@ -116,6 +117,8 @@ class Hearing:
         """The receiver wants a range once more. Another route's request is that one's to judge."""
         if said.agent != self._agent:
             self._refuse(said, "it names another agent")
+        elif said.route not in self._buffer.attached:
+            self._refuse(said, "there is no such route")
         elif said.route == self._name and said.id not in self._lanes.asked:
             try:
                 self._asks.put_nowait(said)
@@ -135,7 +138,7 @@ class Hearing:
             replay = partial(self._buffer.replay, self._name, request=ask.id, log=ask.log)
             try:
                 made = await asyncio.to_thread(replay, **span)
-            except (LookupError, StorageFull) as error:
+            except (LookupError, StorageError) as error:
                 self._refuse(ask, str(error.args[0]))
             else:
                 self._lanes.add(made)

@@ -279,7 +279,7 @@ class Route:
         """Wait until ``max_rate`` allows one message."""
         if self._rate.limit is not None:
             async with self._pace:
-                while (wait_s := self._rate.wait_s(asyncio.get_running_loop().time())) > 0:
+                while (wait_s := self._rate.wait_s(asyncio.get_running_loop().time())) > 0:  # noqa: ASYNC110
                     await asyncio.sleep(wait_s)
 
     def _handed_over(self, delivery: Delivery, message: Message) -> None:

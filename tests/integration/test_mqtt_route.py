@@ -12,7 +12,19 @@ import pytest
 from edge_agent.errors import MessageRejected
 from edge_agent.routes import Route, route_filter
 from edge_agent.routes.message import Batch, Message
-from support.delivery import CONFIRM, IDENTITY, ROOT, Watcher, buffer, running, scans, settings, settled, until
+from support.delivery import (
+    CONFIRM,
+    IDENTITY,
+    ROOT,
+    Poisoned,
+    Watcher,
+    buffer,
+    running,
+    scans,
+    settings,
+    settled,
+    until,
+)
 from support.mosquitto import Mosquitto, free_port
 
 
@@ -263,45 +275,10 @@ def test_the_broker_says_lost_when_the_agent_dies(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-class _Poisoned:
-    """Between agent and broker: closes the connection at every message that holds ``POISON``."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self.port = 0
-
-    async def __aenter__(self) -> _Poisoned:
-        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._to)
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            tail = b""
-            try:
-                while data := await source.read(65536):
-                    if b"POISON" in tail + data:
-                        break
-                    tail = data[-6:]
-                    sink.write(data)
-                    await sink.drain()
-            except ConnectionError:
-                pass
-            writer.close()
-            up_writer.close()
-
-        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
-
-
 def test_a_record_that_ends_every_connection_is_found_and_the_rest_goes_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         with Mosquitto(tmp_path) as broker, Watcher(broker.url) as watcher:
-            async with _Poisoned(broker.port) as between, buffer(tmp_path) as store:
+            async with Poisoned(broker.port) as between, buffer(tmp_path) as store:
                 store.append(scans(20, "before"))
                 store.append(scans(1, "bad", poison="POISON"))
                 store.append(scans(20, "after"))

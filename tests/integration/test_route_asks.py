@@ -114,18 +114,18 @@ def test_requests_are_bounded_and_wrong_ones_counted(tmp_path: Path) -> None:
                     asking("mes", "000000000000", first, first),
                     asking("mes", store.log, first, first + 10**6),
                     asking("mes", store.log, first, first) | {"agent": "other"},
+                    asking("erp", store.log, first, first),
                 ]
                 for payload in wrong:
                     await asyncio.to_thread(watcher.publish, CONFIRM, payload)
                     await asyncio.sleep(0.05)
-                await until(lambda: route.status()["refused_requests"] == 3, route.status)
+                await until(lambda: route.status()["refused_requests"] == 4, route.status)
                 await asyncio.to_thread(watcher.publish, CONFIRM, asking("mes", store.log, first, 0))
-                await asyncio.to_thread(watcher.publish, CONFIRM, asking("erp", store.log, first, first))
                 await until(lambda: route.status()["refused_confirmations"] == 1)
                 for number in range(ASKED_OPEN + 5):
                     payload = asking("mes", store.log, first, first + 9, id=f"ask-{number}")
                     await asyncio.to_thread(watcher.publish, CONFIRM, payload)
-                await until(lambda: route.status()["refused_requests"] == 8, route.status)
+                await until(lambda: route.status()["refused_requests"] == 9, route.status)
                 assert len(streams(route)) == 1 + ASKED_OPEN
                 await all_confirmed(watcher, route, store)
                 with closing(sqlite3.connect(tmp_path / "data" / "buffer.db")) as connection:

@@ -75,14 +75,16 @@ async def running(buffer: Buffer, settings: RouteSettings, name: str = "mes") ->
             await task
 
 
-async def until(condition: Callable[[], bool], what: Callable[[], Any] = lambda: "") -> None:
-    """Wait for ``condition``; fail with ``what()`` after DEADLINE_S."""
+async def until(
+    condition: Callable[[], bool], what: Callable[[], Any] = lambda: "", deadline_s: float = DEADLINE_S
+) -> None:
+    """Wait for ``condition``; fail with ``what()`` after ``deadline_s``."""
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(deadline_s):
             while not condition():  # noqa: ASYNC110  what is waited for may happen in any process
                 await asyncio.sleep(0.01)
     except TimeoutError:
-        raise AssertionError(f"did not come about in {DEADLINE_S:g} s: {what()}") from None
+        raise AssertionError(f"did not come about in {deadline_s:g} s: {what()}") from None
 
 
 async def settled(route: Route, buffer: Buffer) -> None:
@@ -163,3 +165,38 @@ def threaded(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[None
         assert not thread.is_alive(), "did not stop"
     if failed:
         raise failed[0]
+
+
+class Poisoned:
+    """Between agent and broker: closes the connection at every message that holds ``POISON``."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.port = 0
+
+    async def __aenter__(self) -> Poisoned:
+        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._to)
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            tail = b""
+            try:
+                while data := await source.read(65536):
+                    if b"POISON" in tail + data:
+                        break
+                    tail = data[-6:]
+                    sink.write(data)
+                    await sink.drain()
+            except ConnectionError:
+                pass
+            writer.close()
+            up_writer.close()
+
+        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))

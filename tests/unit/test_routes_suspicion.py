@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_agent.routes.message import Message
-from edge_agent.routes.suspicion import DEATHS, ROW, Suspicion
+from edge_agent.routes.suspicion import DEATHS, ROW, Condemned, Suspicion
 
 
 def message(n: int, count: int) -> Message:
@@ -55,6 +55,18 @@ def test_a_broker_that_dies_of_everything_does_not_cost_everything() -> None:
     peer = Peer(300, set(range(1, 301)))
     peer.run(Suspicion())
     assert len(peer.dead) == ROW
+
+
+def test_a_broker_that_dies_of_every_lane_costs_no_more() -> None:
+    shared, dead = Condemned(), 0
+    lanes = [Suspicion(shared) for _ in range(4)]
+    for _ in range(60):
+        for lane in lanes:
+            lane.connection_ended(message(1 + 10 * dead, 1))
+            if lane.condemned is not None:
+                lane.buried()
+                dead += 1
+    assert dead == ROW
 
 
 def test_outages_that_hit_other_messages_raise_no_suspicion() -> None:
