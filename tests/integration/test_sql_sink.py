@@ -46,6 +46,11 @@ def texts(server: Postgres, table: str) -> list[str]:
     return [row[0] for row in rows]
 
 
+def refused(server: Postgres, table: str) -> int:
+    """How many numbers were told never to come: a row that is there twice would be one."""
+    return int(server.sql(f"select count(*) from {table}_missing")[0][0])
+
+
 def wanted(count: int, source: str = "gate") -> list[str]:
     return [f"{source}-{i}" for i in range(count)]
 
@@ -78,6 +83,7 @@ async def test_a_killed_server_a_second_run_and_lost_answers_double_nothing(tmp_
     async with buffer(tmp_path) as log, running(log, given) as route:
         await settled(route, log)
     assert sorted(texts(server, "killed")) == sorted(text for part in range(6) for text in wanted(200, f"part{part}"))
+    assert refused(server, "killed") == 0
 
 
 @scenario
@@ -115,6 +121,7 @@ def test_a_killed_agent_has_each_record_in_one_row(tmp_path: Path, server: Postg
     found = texts(server, table)
     assert len(found) == len(set(found))
     assert set(found) == accepted(tmp_path)
+    assert refused(server, table) == 0
 
 
 def asleep(server: Postgres) -> bool:
@@ -174,6 +181,7 @@ async def test_a_row_that_is_there_is_left_as_it_is(tmp_path: Path, server: Post
         await until(lambda: not [lane for lane in route.status().get("lanes", ()) if lane.get("purpose") == "replay"])
     assert texts(server, "marked") == [*wanted(5), "after-0"]
     assert server.sql("select count(*) from marked where not taken") == [(1,)]
+    assert refused(server, "marked") == 0
 
 
 @contextlib.asynccontextmanager
