@@ -223,7 +223,7 @@ def findings(path: Path) -> list[tuple[int, int]]:
     return told
 
 
-# --- what a start refuses, with what to type ---------------------------------------------------------------------------
+# --- what a start refuses, with what to type -----------------------------------------------------------------------
 
 REFUSED = """
 import os, sys
