@@ -86,6 +86,8 @@ async def old_backlog(rig: Rig) -> None:
             await world.receiver.kill()
             await world.flow(1)
             world.broker.kill()  # with what it had acknowledged: the next record is with nobody but us
+            await world.kill_agent()  # a route that never connected has nothing in its hands
+            await world.start_agent()
             await world.backlog(1000)
             await world.flow(3)  # retention looks about once a second
             world.broker.start()
