@@ -98,7 +98,12 @@ def _report(buffer: Buffer, loss: Loss) -> None:
         "finding": f"{buffer.log}-{buffer.next_seq}", "code": "storage", "severity": "error", "text": text,
         "evidence": [], "details": loss.details,
     }  # fmt: skip
-    buffer.append([Record(Kind.FINDING, "agent", clock.now(), body)])
+    records = [Record(Kind.FINDING, "agent", clock.now(), body)]
+    if "lost_first_seq" in loss.details:
+        first, last = loss.details["lost_first_seq"], loss.details["lost_last_seq"]
+        drop = {"reason": "lost", "first_seq": first, "last_seq": last, "kinds": {}}
+        records.append(Record(Kind.DROP, "agent", clock.now(), drop))
+    buffer.append(records)
 
 
 # --- the database ------------------------------------------------------------------------------------------------
