@@ -137,12 +137,10 @@ class Hearing:
             span = {"first_seq": ask.first_seq, "last_seq": ask.last_seq}
             replay = partial(self._buffer.replay, self._name, request=ask.id, log=ask.log)
             try:
-                made = await asyncio.to_thread(replay, **span)
+                await asyncio.to_thread(replay, **span)  # what it makes is offered, and so taken up
             except (LookupError, StorageError) as error:
                 self._refuse(ask, str(error.args[0]))
             else:
-                self._lanes.add(made)
-                self._lanes.tend()
                 log.info("range asked for again", route=self._name, request=ask.id, **span)
 
     def _refuse(self, ask: Ask, why: str) -> None:
