@@ -112,7 +112,9 @@ class Gaps:
         sql = "DELETE FROM gap WHERE agent = ? AND stream = ? AND first_n >= ? AND last_n <= ? AND ended_at_ns IS NULL"
         self._database.execute(sql, (message.agent, message.stream, lost.first, lost.last))
         first_seq = lost.low_seq
-        if first_seq == 1:  # no neighbour below: as many as must lie in this log, which may have begun much later
+        if (
+            lost.first == first_seq == 1
+        ):  # no neighbour below: as many as must lie in this log, which may have begun much later
             first_seq = max(1, lost.high_seq - (lost.last - lost.first))
         gap = Gap(
             message.agent, message.stream, lost.first, lost.last, True, "open", message.log, first_seq, lost.high_seq

@@ -5,6 +5,7 @@ Every test runs on SQLite and on a real PostgreSQL.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sqlite3
@@ -166,6 +167,24 @@ def test_somebody_elses_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "noise.db").write_bytes(random.Random(1).randbytes(5000))
     with pytest.raises(StorageError):
         Store(tmp_path / "noise.db")
+
+
+def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    store = Store(tmp_path / "records.db")
+    store.take([message("scan", "gate", {}, {}, {}, seqs=[1, 2, 5])])
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.db")) as old:
+        old.executescript(
+            "DROP VIEW cycle_current; DROP TABLE gap; DROP TABLE anchor; DROP TABLE finding; CREATE TABLE gap (agent);"
+            "ALTER TABLE stream DROP COLUMN upto_seq; ALTER TABLE stream DROP COLUMN log;"
+            "ALTER TABLE stream DROP COLUMN confirm; UPDATE stream SET ranges = '[[5,5]]'; PRAGMA user_version = 1"
+        )
+    store = Store(tmp_path / "records.db")
+    assert confirmed(store, message("scan", "gate", {}, seqs=[3]))["upto"] == 3
+    outcome = store.take([message("scan", "gate", {}, seqs=[9], after=8)])
+    assert [(gap.first_n, gap.last_n, gap.log) for gap in outcome.gaps] == [(4, 4, LOG), (6, 8, LOG)]
+    assert count(store) == 5
+    store.close()
 
 
 # --- readings --------------------------------------------------------------------------------------------------
