@@ -66,10 +66,13 @@ def compare(connection: sqlite3.Connection, path: Path, verdict: Verdict, progre
     """Add to ``verdict`` what differs. Raises StorageError when ``path`` cannot be compared with."""
     try:
         open_theirs(connection, path)
-        _Comparison(connection, path, verdict, progress).run()
     except sqlite3.DatabaseError as error:
         hint = "name the SQLite file of a receiver, or JSON Lines of checkpoints or records"
         raise StorageError(f"{path} cannot be compared with: {error}", hint=hint) from error
+    try:
+        _Comparison(connection, path, verdict, progress).run()
+    except sqlite3.DatabaseError as error:
+        verdict.add("unreadable", f"the comparison ended early: {error}")
 
 
 class _Comparison:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from edge_agent.buffer import letters, times
+from edge_agent.buffer import letters, schema, times
 from edge_agent.buffer.files import Files
 from edge_agent.buffer.ledger import Progress, Verdict
 from edge_agent.buffer.queries import connect
@@ -274,6 +274,10 @@ def open_readonly(data_dir: Path) -> Archive:
         query = "mode=ro" if files.wal.exists() else "mode=ro&immutable=1"
         connection = connect(files.db, query=query)
         connection.execute("SELECT seq FROM record ORDER BY seq LIMIT 1").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version < schema.VERSION:
+            hint = "start the agent once: it brings the file up to date"
+            raise StorageError(f"the buffer in {data_dir} is of an older edge-agent", hint=hint)
     except PermissionError as error:
         raise StorageError(f"{data_dir} may not be read by you", hint="try with sudo, or as user edge-agent") from error
     except sqlite3.Error as error:

@@ -45,6 +45,7 @@ def verify_all(
     connection: sqlite3.Connection, files: Files, against: Path | None, progress: Progress | None
 ) -> Verdict:
     """Every part, each as far as the others' damage lets it."""
+    connection.text_factory = _text
     seen = witness.read(files.witness)  # before the records: what it knows is committed
     structure = Verdict()
     tell = progress or _quiet
@@ -68,6 +69,11 @@ def verify_all(
     if against is not None:
         compare.compare(connection, against, verdict, tell)
     return verdict
+
+
+def _text(content: bytes) -> str:
+    """Text as far as it is some; damaged bytes must not end the verification."""
+    return content.decode(errors="replace")
 
 
 def _quiet(part: str, done: int, total: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import sqlite3
 import time
@@ -424,6 +425,23 @@ def test_a_file_that_is_no_database_is_damage_and_no_crash(tmp_path: Path, conte
     (tmp_path / "damaged-20260101T000000Z" / "buffer.db").write_bytes(content)
     verdict = verify_dir(tmp_path / "damaged-20260101T000000Z")
     assert not verdict.intact
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_of_any_kind_ends_in_a_verdict(day: tuple[Path, Path], tmp_path: Path, seed: int) -> None:
+    chance, content = random.Random(seed), bytearray((day[0] / "buffer.db").read_bytes())
+    if seed % 3 == 0:
+        page = chance.randrange(1, len(content) // 4096) * 4096
+        content[page : page + 4096] = chance.randbytes(4096)
+    elif seed % 3 == 1:
+        del content[chance.randrange(5000, len(content) - 1) :]
+    else:
+        for _ in range(200):
+            content[chance.randrange(100, len(content))] ^= 1 << chance.randrange(8)
+    (tmp_path / "buffer.db").write_bytes(content)
+    for against in (None, day[1]):
+        verdict = verify_dir(tmp_path, against)
+        assert not verdict.intact and all(damage.text for damage in verdict.damages)
 
 
 def test_no_buffer_says_where_to_look(tmp_path: Path) -> None:
