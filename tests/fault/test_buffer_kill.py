@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.buffer import open_readonly, steps
-from support.buffer_rig import ALL, asynchronous, opened, opening, preamble, read_all, sample
+from support.buffer_rig import ALL, asynchronous, opened, opening, preamble, read_all, salvaged, sample
 
 SALVAGE = {name for name in steps.NAMES if name.startswith("salvage")}
 OPENING = {"log_open_before", "log_open_after", "migration_before_commit", "migration_after_commit"} | SALVAGE
@@ -89,6 +89,7 @@ def test_a_kill_while_a_damaged_buffer_is_set_aside(tmp_path: Path, name: str) -
 async def check(data_dir: Path, promised: list[int], *, renewed: bool = False) -> None:
     """The next start keeps what was promised, in order, under the old keys, and the chain holds."""
     async with opened(data_dir) as buffer:
+        await salvaged(buffer)
         lanes = buffer.lanes("mes", "now", ALL)
         with contextlib.closing(sqlite3.connect(f"file:{buffer.files.db}?mode=ro", uri=True)) as db:
             rows = [seq for (seq,) in db.execute("SELECT seq FROM record ORDER BY seq")]
