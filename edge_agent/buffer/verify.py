@@ -67,7 +67,12 @@ def verify_all(
             verdict.add("structure", f"{part.__name__.removeprefix('_check_')} cannot be read: {error}")
     _check_witness(connection, files, seen, verdict)
     if against is not None:
-        compare.compare(connection, against, verdict, tell)
+        try:
+            compare.compare(connection, against, verdict, tell)
+        except StorageError as error:
+            if verdict.intact:
+                raise
+            verdict.add("unreadable", f"the comparison ended early: {error.args[0]}")
     return verdict
 
 
@@ -85,7 +90,7 @@ def _check_structure(connection: sqlite3.Connection, verdict: Verdict) -> bool:
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite's message may hold the damaged bytes
         verdict.add("unreadable", f"the file cannot be read as a database: {error}")
         return False
     if application != schema.APPLICATION_ID:
@@ -94,7 +99,10 @@ def _check_structure(connection: sqlite3.Connection, verdict: Verdict) -> bool:
         for (line,) in connection.execute(f"PRAGMA quick_check({LINES})"):
             if line != "ok":
                 verdict.add("structure", f"SQLite finds: {line}")
-    except sqlite3.DatabaseError as error:  # it goes through the rows, too, and ends where it cannot
+    except (
+        sqlite3.DatabaseError,
+        UnicodeDecodeError,
+    ) as error:  # it goes through the rows, too, and ends where it cannot
         verdict.add("structure", f"SQLite finds: {error}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for name in _tables() if version == schema.VERSION else ():
