@@ -102,7 +102,7 @@ def _check_structure(connection: sqlite3.Connection, verdict: Verdict) -> bool:
     except (
         sqlite3.DatabaseError,
         UnicodeDecodeError,
-    ) as error:  # it goes through the rows, too, and ends where it cannot
+    ) as error:  # it goes through the rows, too
         verdict.add("structure", f"SQLite finds: {error}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for name in _tables() if version == schema.VERSION else ():
