@@ -27,9 +27,10 @@ The surface, all of it for the event loop unless said otherwise
     ``open_readonly(data_dir) -> Archive``                    trace, stats, verify; any process, agent running or not
 
 The rooms
-    ``log`` the Buffer; ``writer`` its thread; ``projection`` records → registry; ``lanes``, ``replays`` and ``holes`` progress;
-    ``retention`` and ``tidy`` what goes; ``ledger`` the chain; ``witness`` the second file; ``opening``, ``wal`` and
-    ``recovery`` starts and damage; ``queries``, ``stats`` and ``trace`` reading; ``schema``, ``files``, ``settings``.
+    ``log`` the Buffer; ``writer`` its thread; ``projection`` records → registry; ``lanes``, ``replays`` and ``holes``
+    progress; ``retention`` and ``tidy`` what goes; ``ledger`` the chain; ``witness`` the second file; ``opening``,
+    ``wal`` and ``recovery`` starts and damage; ``salvage``, ``chunks`` and ``salvaging`` what is taken over afterwards;
+    ``queries``, ``stats`` and ``trace`` reading; ``schema``, ``files``, ``settings``.
 
 Why this way
     One table that only grows at its end is the cheapest thing SQLite can write; windows of seq say which samples are
