@@ -68,6 +68,10 @@ class Files:
         """Bytes of the database with its write-ahead log."""
         return sum(_size(path) for path in (self.db, self.wal))
 
+    def db_size(self) -> int:
+        """Bytes of the database without its write-ahead log."""
+        return _size(self.db)
+
     def wal_size(self) -> int:
         """Bytes of the write-ahead log."""
         return _size(self.wal)

@@ -174,10 +174,17 @@ def give_up(
             passing = [row[0] for row in rows if filter.passes(row[1], row[2], refused)]
         border = passed.get(lane, 0)
         whole = (max(first, from_seq, seq + 1, border + 1), min(last, to_seq))
-        for start, end in without(whole, holes_in(db, lane, *whole)) if whole[0] <= whole[1] else ():
+        parts = without(whole, holes_in(db, lane, *whole)) if whole[0] <= whole[1] else []
+        swallowed = _swallow(db, lane, *whole) if only is not None and parts else 0
+        for start, end in parts:
             inside = passing[bisect_left(passing, start) : bisect_right(passing, end)]
-            _add_hole(db, lane, start, end, len(inside), reason, border)
             wanted.update(inside)
+            if not swallowed:
+                _add_hole(db, lane, start, end, len(inside), reason, border)
+            else:
+                swallowed += len(inside)
+        if swallowed:
+            _add_hole(db, lane, whole[0], whole[1], swallowed, reason, border)
     return [(kind, size + ROW_BYTES) for seq, kind, _, size in rows if seq in wanted]
 
 
@@ -190,6 +197,21 @@ def holes_in(db: sqlite3.Connection, lane: int, first: int, last: int) -> list[R
             break
         found.append((start, end))
     return found
+
+
+def _swallow(db: sqlite3.Connection, lane: int, first: int, last: int) -> int:
+    """Take away the holes in [first, last], for one that covers it all; returns their count, 0 if any reaches out.
+
+    A chain of small holes would be walked along each time that somebody asks where the lane stands.
+    """
+    ends = holes_in(db, lane, first, last)
+    if not ends or ends[0][0] < first or ends[-1][1] > last:
+        return 0
+    sql = "SELECT coalesce(sum(count), 0) FROM hole WHERE lane = ? AND last_seq BETWEEN ? AND ?"
+    (count,) = db.execute(sql, (lane, first, last)).fetchone()
+    if count:
+        db.execute("DELETE FROM hole WHERE lane = ? AND last_seq BETWEEN ? AND ?", (lane, first, last))
+    return int(count)
 
 
 def _add_hole(db: sqlite3.Connection, lane: int, first: int, last: int, count: int, reason: str, border: int) -> None:

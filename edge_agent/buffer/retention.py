@@ -43,7 +43,8 @@ from edge_agent.model import Kind, Record
 if TYPE_CHECKING:
     from edge_agent.buffer.log import Buffer
 
-RELIEVED = 0.9  # being full is over once undelivered records take no more than this of what there is
+QUIET_S = 60.0  # being full is over when nothing had to give way for so long, and
+RELIEVED = 0.9  # undelivered records take no more than this of what there is
 SHED_S, SHED_ROWS = 60.0, 100_000  # samples that are not stored are recorded as a drop this often
 SWEEP_S, FULL_SWEEP_S = 3600.0, 30.0  # what was protected is looked at again this often
 
@@ -69,6 +70,7 @@ class Retention:
         self._sweep_s = self._shed_s = time.monotonic()
         self._full_since_s: float | None = None  # something undelivered had to give way
         self._dropped_before = 0
+        self._gave_way_s = 0.0
 
     async def step(self) -> None:
         """One tick: the backlogs, then size or age, then free pages back to the file system."""
@@ -121,6 +123,7 @@ class Retention:
 
     def _announce(self, what: str) -> None:
         """Something undelivered gives way: a finding, once until that is over."""
+        self._gave_way_s = time.monotonic()
         if self._full_since_s is not None:
             return
         self._full_since_s, self._dropped_before = time.monotonic(), self.dropped
@@ -136,6 +139,8 @@ class Retention:
     def _relieve(self) -> None:
         """Being full is over when there is room again, and not only because something was just given up."""
         if self._full_since_s is None or self.is_full() or self._buffer.shedding or self._buffer.writer.held:
+            return
+        if time.monotonic() - self._gave_way_s < QUIET_S:
             return
         undelivered, room = self._buffer.upkeep.undelivered()
         if undelivered <= RELIEVED * room:
@@ -183,8 +188,8 @@ class Retention:
             ways = ways[:1]  # a drop could not be committed
         target = LOW * min(self._buffer.settings.max_size, self._used() if self._cannot_grow() else 2**63)
         for _ in range(TICK_SLICES):
-            if self._used() < target and not self._below_floor():
-                return
+            if self._used() < target and not self._short():
+                break
             for way in ways:
                 if await way():
                     break
@@ -193,8 +198,13 @@ class Retention:
                     self._announce("new samples of no cycle are not stored")
                     self._buffer.shedding = True
                     self._hold(self._is_over())
-                return
-            await self._give_back(must=self._below_floor() or self._cannot_grow())
+                break
+        await self._give_back(must=self._below_floor() or self._cannot_grow())
+
+    def _short(self) -> bool:
+        """Whether the disk stays below its floor when what is free inside the file has been given back."""
+        files = self._buffer.files
+        return files.free() + max(0, files.db_size() - self._used()) < self._buffer.settings.min_free
 
     async def _delete_delivered(self) -> bool:
         def work(db: sqlite3.Connection) -> bool:

@@ -133,21 +133,21 @@ class Upkeep:
         """A write-ahead log beyond its usual size is a reader that takes its time, or a file that may not grow."""
         if self.retention.stuck is None and self._buffer.files.wal_size() < WAL_BYTES:
             return
+        await self.shrink()
+
+    async def shrink(self) -> None:
+        """Move the write-ahead log into the database, as far as readers allow, and cut off what was vacuumed.
+
+        Beside the writer, which goes on meanwhile. A database file that may not grow makes the buffer full.
+        """
         try:
-            await self.shrink()
+            await asyncio.to_thread(_checkpoint, self._buffer.files.db)
         except sqlite3.Error as error:
             if is_damage(error) or not can_pass(error):
                 raise
             self.retention.stuck = error
         else:
             self.retention.stuck = None
-
-    async def shrink(self) -> None:
-        """Move the write-ahead log into the database, as far as readers allow, and cut off what was vacuumed.
-
-        Beside the writer, which goes on meanwhile.
-        """
-        await asyncio.to_thread(_checkpoint, self._buffer.files.db)
 
     async def _keep_ballast(self) -> None:
         settings, files = self._buffer.settings, self._buffer.files

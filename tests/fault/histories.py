@@ -170,7 +170,7 @@ class World:
             if not (self.buffer.writer._progress or self.buffer.writer._dead):
                 break
             await asyncio.sleep(0.005)
-        await asyncio.sleep(0.01)
+        await asyncio.wrap_future(self.buffer.writer.chore(lambda db: None))  # what was taken is committed by then
 
     async def attach(self, names: set[str]) -> None:
         for name in sorted(names):
@@ -407,8 +407,8 @@ class World:
         drops = self.learn()
         after, left = self.readable(), self.stored()
         gone = stored - left
-        kinds = [sum(drop["kinds"].values()) for drop in drops if "not stored" not in drop["reason"]]
-        drops = [drop for drop in drops if "not stored" not in drop["reason"]]
+        drops = [drop for drop in drops if "not stored" not in drop["reason"] and "dead letters" not in drop["reason"]]
+        kinds = [sum(drop["kinds"].values()) for drop in drops]
         mine = {drop.get("route") for drop in drops}
         if mine == {None}:
             wanted = {seq for seqs in before.values() for seq in seqs}
