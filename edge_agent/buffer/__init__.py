@@ -24,7 +24,7 @@ The surface, all of it for the event loop unless said otherwise
     ``await maintain()``                                      checkpoints, retention, witness; one task, runs until
                                                               cancelled, raises StorageError once the writer has failed
     ``await close()``                                         commits what waits, last checkpoint, gives the lock back
-    ``open_readonly(data_dir) -> Archive``                    trace, stats, verify; any process, agent running or not
+    ``open_readonly(data_dir) -> Archive``                    trace, stats, dead letters, verify; any process
 
 The rooms
     ``log`` the Buffer; ``writer`` its thread; ``projection`` records → registry; ``lanes``, ``replays`` and ``holes``
