@@ -117,7 +117,7 @@ def measure(
     if settings is not None:
         held, room = undelivered(connection, files, settings)
         result["limit_bytes"] = room
-        if bytes_per_hour and any(attached.values()):
+        if bytes_per_hour:
             result["hours_left"] = round(max(0, room - held) / bytes_per_hour, 2)
     return result
 
