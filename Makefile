@@ -15,7 +15,7 @@ demo: .venv/.stamp-run  ## watch a production line being traced, about a minute
 	@$(BIN)/edge-agent demo
 
 test: .venv/.stamp-dev  ## the whole suite, on loopback only
-	@.ci/need mosquitto libzbar0 postgresql
+	@.ci/need mosquitto libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
 	@$(BIN)/pytest tests
 
 bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes, on an idle machine
@@ -24,7 +24,7 @@ bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes,
 
 FAULT = $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(KEEP),--keep $(KEEP))
 fault: .venv/.stamp-dev  ## some minutes of named faults, counting what is missing (ONLY=a,b SEED=n KILLS=n KEEP=dir)
-	@.ci/need mosquitto nats-server rabbitmq-server
+	@.ci/need mosquitto cc --wish nats-server rabbitmq-server iproute2 util-linux
 	@$(BIN)/python tests/fault/run.py $(FAULT)
 
 soak: .venv/.stamp-dev  ## the same for hours, memory and descriptors watched (HOURS=n KILLS=n SEED=n KEEP=dir)
