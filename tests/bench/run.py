@@ -104,12 +104,16 @@ def drain(folder: Path, tags: int, readings: int, into: str) -> float:
             time.sleep(2)
         config = head(folder) + IDLE + "stations: {}\n"
         process = stack.enter_context(agent(config + route(broker_port, into, "sample"), folder))
-        start, pending, peak_mb = time.monotonic(), look(folder)["routes"]["mes"]["pending"], 0.0
+        pending, start = 0, time.monotonic()
+        while not pending:  # until the route has its lanes
+            pending, start = look(folder)["routes"]["mes"]["pending"], time.monotonic()
+        peak_mb = process.rss_mb
         while look(folder)["routes"]["mes"]["pending"] > 0:
             peak_mb = max(peak_mb, process.rss_mb)
             time.sleep(0.02)
-        rate = pending * tags / (time.monotonic() - start)
-    print(f"    {into:9} {tags:4} tags a sample: {rate:12,.0f} readings/s, peak {peak_mb:.0f} MB", flush=True)
+        rate, cpu_us = pending * tags / (time.monotonic() - start), 1e6 * process.cpu_s / (pending * tags)
+    said = f"{rate:12,.0f} readings/s, {cpu_us:.3f} µs CPU each, peak {peak_mb:.0f} MB"
+    print(f"    {into:9} {tags:4} tags a sample: {said}", flush=True)
     return rate
 
 
