@@ -12,7 +12,10 @@ import typer
 from edge_agent.cli.output import AsJson, emit_json
 from edge_agent.driver import driver_names
 
-_LIBRARIES = ("pymodbus", "pyserial", "paho-mqtt", "pydantic", "orjson", "sqlite-utils", "typer", "rich")
+_LIBRARIES = (
+    *("pymodbus", "pyserial", "paho-mqtt", "pydantic", "orjson", "sqlite-utils", "typer", "rich"),
+    *("SQLAlchemy", "psycopg", "pymysql", "pyodbc"),  # of the extra "sql"
+)
 
 
 def command(as_json: AsJson = False) -> None:

@@ -44,7 +44,9 @@ def test_install_again_upgrade_refuse_roll_back_remove(bundle: Path, tmp_path: P
     install()
     first = (opt / "current").readlink()
     assert str(first).startswith("0.")
-    assert "0." in agent("version")
+    versions = agent("version")
+    assert "edge-agent 0." in versions and "SQLAlchemy 2." in versions
+    assert "not installed" not in versions, "the bundle holds the databases' packages too"
     agent("--config", config, "check")  # the sample that lies there is a valid configuration
     for name in ("etc/systemd/system/edge-agent.service", "etc/udev/rules.d/70-edge-agent.rules"):
         assert (root / name).is_file()

@@ -185,6 +185,7 @@ def test_version_names_what_a_report_needs(capsys: pytest.CaptureFixture[str]) -
     assert _run("version") == ExitCode.OK
     told = capsys.readouterr().out
     assert facts["edge_agent"] in told
+    assert "SQLAlchemy" in told
     assert facts["sqlite"] in told
 
 
