@@ -4,6 +4,7 @@
 
     buffer.db (+ -wal, -shm)   the log and the registry
     witness.json               the state last published outside the database: notices a lost tail
+    head                       the last commit's log, seq and hash: notices it exactly after a kill
     lock                       held (flock) by the running agent; holds its process id
     ballast                    room to clean up in when the disk is full
     suspect                    a run met damage in the database: the next start sets it aside
@@ -50,6 +51,10 @@ class Files:
     @property
     def witness(self) -> Path:
         return self.data_dir / "witness.json"
+
+    @property
+    def head(self) -> Path:
+        return self.data_dir / "head"
 
     @property
     def ballast(self) -> Path:

@@ -30,6 +30,7 @@ from edge_agent.buffer.queries import Passed, Reader, Registry, connect, restore
 from edge_agent.buffer.salvaging import Salvaging
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.upkeep import Upkeep
+from edge_agent.buffer.witness import Head
 from edge_agent.buffer.writer import Drop, Writer
 from edge_agent.errors import StorageError, StorageFull
 from edge_agent.model import Kind, Record
@@ -63,6 +64,7 @@ class Buffer:
         self.writer.on_damage = self._condemn
         self._connection = connection
         self._lock = lock
+        self._head = Head(files.head, log)
         self._registry = Registry(files.db)
         self.lookup: Lookup = self._registry
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,6 +161,7 @@ class Buffer:
 
     def _on_commit(self, seq: int) -> None:
         """The writer's thread tells: durable up to ``seq``, or that it has failed."""
+        self._head.note(*self.writer.head)
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._settle, seq)
@@ -413,6 +416,7 @@ class Buffer:
     def _release(self, lock: int) -> None:
         self.writer.join()
         self._connection.close()  # the last connection: it empties the write-ahead log
+        self._head.close()
         os.close(lock)
 
     async def _last_checkpoint(self) -> None:

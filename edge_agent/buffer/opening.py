@@ -4,11 +4,12 @@ Each start begins a new *log*, durable before its first record. Its ``log_opened
 last seq and hash, so a copy, a restored snapshot or a lost tail shows as a fork and no key is ever used twice.
 
 Damage is noticed here without reading the whole file: a header that is not SQLite's, a file shorter than its own page
-count, a registry that cannot be read, a write-ahead log that breaks off before its end, a witness that knows more
-than the database. Damage inside data pages shows when they are read; that run leaves the mark ``suspect`` and ends,
-and the next start goes on from here. A flipped byte in a body passes all this; the ledger shows it.
+count, a registry that cannot be read, a write-ahead log that breaks off before its end, a witness or a ``head`` that
+knows more than the database. Damage inside data pages shows when they are read; that run leaves the mark ``suspect``
+and ends, and the next start goes on from here. A flipped byte in a body passes all this; the ledger shows it.
 A damaged database is set aside, the agent goes on at once with a new one (see ``salvage``), and ``storage`` findings
-say so and, at the end, what is missing.
+say so and, at the end, what is missing. What a start found is told in the transaction that begins the log: once, and
+whenever a kill comes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import secrets
 import socket
 import sqlite3
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from edge_agent.buffer import lanes, recovery, salvage, schema, wal, witness
 from edge_agent.buffer.files import Files, complete_move, copy_aside, prepare, set_aside, take_lock, unsalvaged
 from edge_agent.buffer.ledger import GENESIS, link
 from edge_agent.buffer.log import Buffer
+from edge_agent.buffer.projection import Entry, Projection, Sources
 from edge_agent.buffer.queries import connect, is_damage
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.steps import step
@@ -60,7 +63,7 @@ def open_buffer(data_dir: Path, agent: str, settings: BufferSettings) -> Buffer:
     lock = take_lock(files)
     connection: sqlite3.Connection | None = None
     try:
-        seen = witness.read(files.witness)
+        seen = witness.known(files)
         connection, loss = _make_ready(files, seen)
         name, boot, head = _open_log(connection, agent, loss, seen)
         buffer = Buffer(files, lock, connection, settings, agent, name, boot, head)
@@ -73,8 +76,6 @@ def open_buffer(data_dir: Path, agent: str, settings: BufferSettings) -> Buffer:
         if isinstance(error, sqlite3.Error):
             raise _translated(files, error) from error
         raise
-    if loss.text:
-        _report(buffer, loss)
     return buffer
 
 
@@ -89,21 +90,6 @@ def _translated(files: Files, error: sqlite3.Error) -> StorageError:
         hint = f"check owner and mode: ls -l {files.data_dir}; and the disk: sudo dmesg | tail"
         return StorageError(f"{files.db} may not be written: {error}", hint=hint)
     return StorageError(f"{files.db} cannot be used: {error}", hint=f"check owner and mode: ls -l {files.data_dir}")
-
-
-def _report(buffer: Buffer, loss: Loss) -> None:
-    text = "; ".join(loss.text)
-    log.error("buffer damaged", what=text, **{key: str(value) for key, value in loss.details.items()})
-    body = {
-        "finding": f"{buffer.log}-{buffer.next_seq}", "code": "storage", "severity": "error", "text": text,
-        "evidence": [], "details": loss.details,
-    }  # fmt: skip
-    records = [Record(Kind.FINDING, "agent", clock.now(), body)]
-    if "lost_first_seq" in loss.details:
-        first, last = loss.details["lost_first_seq"], loss.details["lost_last_seq"]
-        drop = {"reason": "lost", "first_seq": first, "last_seq": last, "kinds": {}}
-        records.append(Record(Kind.DROP, "agent", clock.now(), drop))
-    buffer.append(records)
 
 
 # --- the database ------------------------------------------------------------------------------------------------
@@ -218,10 +204,11 @@ def _open_log(
 ) -> tuple[str, str, tuple[int, bytes]]:
     """Begin a log: its row, its ``log_opened`` record and the routes' new lanes, in one transaction.
 
-    Returns (log, boot, (seq, hash) of the head). Numbering goes on above whatever was ever known to be used.
+    With what was found wrong. Returns (log, boot, (seq, hash) of the head). Numbering goes on above whatever was ever
+    known to be used.
     """
     step("log_open_before")
-    name, boot, at = secrets.token_hex(6), clock.boot_id(), clock.now()
+    name, boot = secrets.token_hex(6), clock.boot_id()
     execute = connection.execute
     execute("BEGIN IMMEDIATE")
     row = execute("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1").fetchone()
@@ -239,15 +226,44 @@ def _open_log(
     }  # fmt: skip
     if before is not None:
         body["previous"] = {"log": before[0], "seq": last_seq, "hash": last_hash.hex()}
-    seq, encoded, synced = head_seq + 1, orjson.dumps(body), int(clock.synchronised())
-    digest = link(last_hash, seq, Kind.LOG_OPENED, "agent", at.at_ns, at.mono_ns, synced, encoded)
-    execute("INSERT OR IGNORE INTO source (name) VALUES ('agent')")
-    execute(
-        "INSERT INTO record SELECT ?, ?, id, ?, ?, ?, ?, ? FROM source WHERE name = 'agent'",
-        (seq, int(Kind.LOG_OPENED), at.at_ns, at.mono_ns, synced, encoded, digest),
-    )
-    execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (name, seq, boot, agent, at.at_ns))
+    seq, opened = head_seq + 1, Record(Kind.LOG_OPENED, "agent", clock.now(), body)
+    execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (name, seq, boot, agent, opened.at.at_ns))
     lanes.open_log(connection, name, boot, seq, head_seq)
+    head = _store(connection, (head_seq, last_hash), [opened, *_report(loss, name, seq + 1)])
     execute("COMMIT")
     step("log_open_after")
-    return name, boot, (seq, digest)
+    if loss.text:
+        details = {key: str(value) for key, value in loss.details.items()}
+        log.error("buffer damaged", what="; ".join(loss.text), **details)
+    return name, boot, head
+
+
+def _report(loss: Loss, name: str, seq: int) -> Iterator[Record]:
+    """The finding, and a drop where it is known what is missing."""
+    if not loss.text:
+        return
+    body = {
+        "finding": f"{name}-{seq}", "code": "storage", "severity": "error", "text": "; ".join(loss.text),
+        "evidence": [], "details": loss.details,
+    }  # fmt: skip
+    yield Record(Kind.FINDING, "agent", clock.now(), body)
+    if "lost_first_seq" in loss.details:
+        first, last = loss.details["lost_first_seq"], loss.details["lost_last_seq"]
+        drop = {"reason": "lost", "first_seq": first, "last_seq": last, "kinds": {}}
+        yield Record(Kind.DROP, "agent", clock.now(), drop)
+
+
+def _store(connection: sqlite3.Connection, head: tuple[int, bytes], records: Sequence[Record]) -> tuple[int, bytes]:
+    """Insert and project the first records of a log behind ``head``; returns the new one. In a transaction."""
+    sources, synced = Sources(connection), int(clock.synchronised())
+    seq, digest = head
+    entries: list[Entry] = []
+    for record in records:
+        kind, name, at, encoded = record.kind, record.source, record.at, orjson.dumps(record.body)
+        seq += 1
+        entries.append((seq, record, encoded))
+        digest = link(digest, seq, kind, name, at.at_ns, at.mono_ns, synced, encoded)
+        row = (seq, int(kind), sources.id(name), at.at_ns, at.mono_ns, synced, encoded, digest)
+        connection.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    Projection(connection, sources).apply(entries)
+    return seq, digest

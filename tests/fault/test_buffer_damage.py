@@ -215,11 +215,49 @@ async def test_a_kill_is_no_damage(tmp_path: Path) -> None:
 @asynchronous
 async def test_a_torn_last_commit_is_no_damage(tmp_path: Path) -> None:
     await crashed_copy(tmp_path / "a", tmp_path / "b")
-    (tmp_path / "b/witness.json").unlink()
+    for name in ("witness.json", "head"):  # nobody was told of that commit
+        (tmp_path / "b" / name).unlink()
     with (tmp_path / "b/buffer.db-wal").open("r+b") as file:
         file.truncate((tmp_path / "b/buffer.db-wal").stat().st_size - 100)
     async with opened(tmp_path / "b") as buffer:
         await buffer.committed(buffer.next_seq - 1)
+        assert finding(buffer) is None
+
+
+@pytest.mark.parametrize("how", ["kill", "power"])
+@asynchronous
+async def test_a_deleted_write_ahead_log_is_noticed_whatever_the_witness_knows(tmp_path: Path, how: str) -> None:
+    """The witness may be older than the last checkpoint; ``head`` is exact, or older after a power cut."""
+    async with opened(tmp_path / "a"):
+        pass
+    log, last = await crashed_copy(tmp_path / "a", tmp_path / "b")
+    for name in ("buffer.db-wal", "witness.json"):
+        (tmp_path / "b" / name).unlink()
+    if how == "power":
+        last -= 3
+        with contextlib.closing(sqlite3.connect(tmp_path / "a/buffer.db")) as db:
+            (digest,) = db.execute("SELECT hash FROM record WHERE seq = ?", (last,)).fetchone()
+        (tmp_path / "b/head").write_text(f"{log} {last:020d} {digest.hex()}\n")
+    async with opened(tmp_path / "b") as buffer:
+        told = finding(buffer)
+        assert told is not None and (told["lost_last_seq"], told["lost_log"]) == (last, log)
+        assert buffer.lanes("mes", "now", ALL)[-1].from_seq == last + 1
+        with contextlib.closing(sqlite3.connect(buffer.files.db)) as db:
+            (opened_as,) = db.execute("SELECT body FROM record WHERE seq = ?", (last + 1,)).fetchone()
+        assert orjson.loads(opened_as)["reason"] == "lost_tail"
+    assert open_verified(tmp_path / "b")
+
+
+@pytest.mark.parametrize("spoiled", [None, b"", b"\0" * 100, b"0123456789ab 00000000000000000099 abcd\n"])
+@asynchronous
+async def test_a_write_ahead_log_that_somebody_folded_in_is_no_damage(tmp_path: Path, spoiled: bytes | None) -> None:
+    await crashed_copy(tmp_path / "a", tmp_path / "b")
+    with contextlib.closing(sqlite3.connect(tmp_path / "b/buffer.db")) as db:  # as a technician's sqlite3 does
+        db.execute("SELECT count(*) FROM record").fetchone()
+    assert not (tmp_path / "b/buffer.db-wal").exists()
+    if spoiled is not None:  # what a power cut may leave of the first one
+        (tmp_path / "b/head").write_bytes(spoiled)
+    async with opened(tmp_path / "b") as buffer:
         assert finding(buffer) is None
 
 

@@ -15,9 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 
 from edge_agent.buffer import open_readonly, steps
+from edge_agent.model import Kind
 from support.buffer_rig import ALL, asynchronous, opened, opening, preamble, read_all, salvaged, sample
 
 SALVAGE = {name for name in steps.NAMES if name.startswith("salvage")}
@@ -75,6 +77,23 @@ def test_a_kill_while_a_log_opens(tmp_path: Path, name: str) -> None:
     run_child(tmp_path, f"{name}:1")
     run_child(tmp_path, f"{name}:1")
     check(tmp_path, [])
+
+
+@asynchronous
+async def test_a_kill_as_a_log_opens_does_not_lose_the_news_of_a_lost_tail(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        pass
+    _, promised = run_child(tmp_path, "after_commit:30")
+    (tmp_path / "buffer.db-wal").unlink()
+    run_child(tmp_path, "log_open_after:1")
+    async with opened(tmp_path) as buffer, contextlib.AsyncExitStack() as stack:
+        db = stack.enter_context(contextlib.closing(sqlite3.connect(buffer.files.db)))
+        found = db.execute("SELECT details FROM finding WHERE code = 'storage'").fetchall()
+        drops = db.execute("SELECT body FROM record WHERE kind = ?", (int(Kind.DROP),)).fetchall()
+    (told,) = (orjson.loads(details) for (details,) in found)
+    (drop,) = (orjson.loads(body) for (body,) in drops)
+    assert told["lost_last_seq"] == drop["last_seq"] == max(promised)
+    assert told["lost_first_seq"] == drop["first_seq"] <= min(promised)
 
 
 @pytest.mark.parametrize("name", ["salvage_before_move", "salvage_after_move"])
