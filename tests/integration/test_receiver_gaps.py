@@ -40,21 +40,6 @@ def message(numbers: dict[int, int], *, lane: int = 1, after: int = 0, kind: str
     return parse(json.dumps(head | more).encode())
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with Postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "records.db")
-    server: Postgres = request.getfixturevalue("server")
-    server.sql("DROP SCHEMA IF EXISTS edge_agent CASCADE")
-    return f"postgresql://{server.user}:{server.password}@127.0.0.1:{server.port}/{server.database}"
-
-
 @pytest.fixture
 def store(place: str) -> Iterator[Store]:
     with contextlib.closing(Store(place)) as opened:
@@ -309,11 +294,10 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target)
 
 
-def test_a_database_server_that_is_killed_costs_nothing(tmp_path: Path) -> None:
+def test_a_database_server_that_is_killed_costs_nothing(tmp_path: Path, server: Postgres) -> None:
     async def scenario() -> None:
-        with Mosquitto(tmp_path) as broker, Postgres() as server:
-            place = f"postgresql://{server.user}:{server.password}@127.0.0.1:{server.port}/{server.database}"
-            receiver = Receiver(broker.url, "acme/#", place)
+        with Mosquitto(tmp_path) as broker:
+            receiver = Receiver(broker.url, "acme/#", server.place)
             with threaded(receiver.run, receiver.stop):
                 async with buffer(tmp_path) as store, running(store, settings(broker.url)) as route:
                     store.append(scans(200, "before"))

@@ -284,21 +284,18 @@ def test_the_programs_of_the_page_receive_and_confirm(tmp_path: Path, program: s
             assert connection.execute("SELECT * FROM rework").fetchall() == [(CLOSED["cycle"], "OP20")]
 
 
-def test_the_program_of_the_page_and_its_queries_on_postgresql(tmp_path: Path) -> None:
-    with Postgres() as server:
+def test_the_program_of_the_page_and_its_queries_on_postgresql(tmp_path: Path, server: Postgres) -> None:
+    async def scenario() -> None:
+        with Mosquitto(tmp_path) as broker, program_running(PROGRAMS[1], tmp_path, broker.port, server.place):
+            await two_outages(tmp_path, broker)
 
-        async def scenario() -> None:
-            place = f"postgresql://{server.user}:{server.password}@127.0.0.1:{server.port}/{server.database}"
-            with Mosquitto(tmp_path) as broker, program_running(PROGRAMS[1], tmp_path, broker.port, place):
-                await two_outages(tmp_path, broker)
-
-        asyncio.run(scenario())
-        found = server.sql("SELECT body ->> 'text' FROM edge_agent.record WHERE kind = 'scan'")
-        assert len({text for (text,) in found}) == len(found) == 60
-        assert server.sql("SELECT * FROM rework") == [(CLOSED["cycle"], "OP20")]
-        both, _, postgres = QUERIES
-        for query in [*both.split(";")[:-1], postgres, *(f"SELECT * FROM {name}" for name in tables())]:
-            server.sql("SET search_path = edge_agent, public;" + query)
+    asyncio.run(scenario())
+    found = server.sql("SELECT body ->> 'text' FROM edge_agent.record WHERE kind = 'scan'")
+    assert len({text for (text,) in found}) == len(found) == 60
+    assert server.sql("SELECT * FROM rework") == [(CLOSED["cycle"], "OP20")]
+    both, _, postgres = QUERIES
+    for query in [*both.split(";")[:-1], postgres, *(f"SELECT * FROM {name}" for name in tables())]:
+        server.sql("SET search_path = edge_agent, public;" + query)
 
 
 def test_the_queries_of_the_page_run(tmp_path: Path) -> None:

@@ -14,23 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from support.delivery import buffer, running, scans, settings, settled, until
 from support.mosquitto import Mosquitto
-from support.postgres import Postgres
 
 KILLS = 6
 BURST = 250
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield str(tmp_path / "records.db")
-        return
-    with Postgres() as server:
-        yield f"postgresql://{server.user}:{server.password}@127.0.0.1:{server.port}/{server.database}"
 
 
 def query(place: str, sql: str) -> list[tuple[object, ...]]:

@@ -20,7 +20,6 @@ from edge_agent.receiver import tracker
 from edge_agent.receiver.message import Message, Received, parse
 from edge_agent.receiver.store import RecordRejected, Store
 from edge_agent.receiver.tracker import Range
-from support.postgres import Postgres
 
 LOG = "aaaaaaaaaaaa"
 CONFIRM = "e/s/a/l/_agent/pc1/confirm"
@@ -37,23 +36,6 @@ def message(kind: str, source: str, *bodies: dict[str, Any], log: str = LOG, seq
     head = {"v": 1, "agent": "pc1", "stream": f"{log}.mes.1", "log": log, "boot": "b", "source": source, "kind": kind,
             "n": ns[0], "after": after, "confirm": CONFIRM, "records": records}  # fmt: skip
     return parse(json.dumps(head).encode())
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with Postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where an empty database is."""
-    if request.param == "sqlite":
-        return str(tmp_path / "records.db")
-    server = request.getfixturevalue("server")
-    server.sql("DROP SCHEMA IF EXISTS edge_agent CASCADE")
-    server.sql("DROP TABLE IF EXISTS seen")
-    return f"postgresql://{server.user}:{server.password}@127.0.0.1:{server.port}/{server.database}"
 
 
 @pytest.fixture

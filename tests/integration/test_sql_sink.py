@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,6 @@ from edge_agent.routes.sql_settings import SqlRouteSettings
 from support.delivery import buffer, running, scans, scenario, settled, until
 from support.postgres import Postgres
 from support.sink_line import accepted, run
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with Postgres() as postgres:
-        yield postgres
 
 
 @pytest.fixture(autouse=True)

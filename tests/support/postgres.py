@@ -74,6 +74,11 @@ class Postgres:
         return f"postgresql://{self.host}:{self.port}/{self.database}"
 
     @property
+    def place(self) -> str:
+        """What a receiver takes, the password in it."""
+        return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}"
+
+    @property
     def certificate(self) -> Path:
         """The server's own, which is its CA too; only with ``ssl``."""
         return self.folder / "data" / "server.crt"
@@ -88,6 +93,14 @@ class Postgres:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             cursor = connection.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def empty(self) -> None:
+        """Start it if a test left it killed, and take out whatever was put into it."""
+        if self._process is None:
+            self.start()
+        for (schema,) in self.sql("select nspname from pg_namespace where nspname !~ '^(pg_|information_schema)'"):
+            self.sql(f'drop schema "{schema}" cascade')
+        self.sql("create schema public; grant usage on schema public to public")
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""
