@@ -99,7 +99,10 @@ def test_the_demo_binds_everything_through_an_outage_and_a_crash(tmp_path: Path,
 def test_a_demo_that_is_stopped_leaves_nothing_behind(
     tmp_path: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
-    demo = subprocess.Popen(DEMO, env=environment, stdout=subprocess.PIPE, text=True)
+    def listen() -> None:  # also where this suite was started in the background, which ignores SIGINT
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    demo = subprocess.Popen(DEMO, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=listen)
     assert demo.stdout is not None
     assert "units flow" in demo.stdout.readline()
     time.sleep(1.0)  # the players are in the middle of it
