@@ -73,6 +73,25 @@ class Rig:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
+    def parts(self, count: int) -> list[Rig]:
+        """Rigs that share the wanted kills, each with a directory and a chance of its own; ``take`` sums them up."""
+        rigs = []
+        for part in range(count):
+            directory = self.directory / f"part{part}"
+            directory.mkdir()
+            kills = (self.wanted_kills + part) // count
+            rigs.append(Rig(f"{self.name} {part}", directory, seed=self.seed + part, kills=kills))
+        return rigs
+
+    def take(self, part: Rig) -> None:
+        """Add what came out of a part."""
+        self.kills += part.kills
+        self.hits += part.hits
+        self.problems += part.problems
+        self.tally.add(part.tally)
+        for name, value in part.notes.items():
+            self.notes[name] = self.notes.get(name, 0) + value
+
     def line(self, **options: Any) -> LineWorld:
         return LineWorld(self, **options)
 

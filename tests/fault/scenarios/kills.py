@@ -17,6 +17,7 @@ from fault.scenarios import scenario
 PLC_STEPS = ("plc_ack", "plc_result")  # the PLC kills the agent when it is acknowledged, or when its result is read
 STEP_WAIT_S = 5.0
 VERSION_1 = Path(__file__).parents[1] / "version1.sql"
+LINES, KILLS_A_LINE = 4, 200  # at most so many lines at a time; another one from so many kills on
 LINE_STEPS = {
     "before_begin": 40, "after_insert": 40, "after_projection": 40, "before_commit": 40, "after_commit": 40,
     "before_notify": 40, "progress_before": 6, "progress_after": 6, "witness_before_replace": 1,
@@ -28,6 +29,16 @@ LINE_STEPS = {
 @scenario(cost_s=200)
 async def kill_random(rig: Rig) -> None:
     """The line under a broker that comes, goes and hangs; the agent dies ``--kills`` times, units are swapped."""
+    parts = rig.parts(min(LINES, 1 + rig.wanted_kills // KILLS_A_LINE))
+    async with asyncio.TaskGroup() as tasks:
+        for part in parts:
+            tasks.create_task(killed_again_and_again(part))
+    for part in parts:
+        rig.take(part)
+
+
+async def killed_again_and_again(rig: Rig) -> None:
+    """One line; a thousand kills are shared by some, or they would take an hour."""
     async with rig.line(pace=0.4, starts=("broker", "receiver")) as world:
         weather = asyncio.create_task(change_weather(rig, world))
         try:
