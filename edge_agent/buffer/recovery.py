@@ -5,7 +5,8 @@ before (or of the gap before), whether or not that one can be read itself. So a 
 program's, gives nothing; the record after a damaged range cannot be confirmed and counts as gone with it.
 
 Rows of the registry have no such proof. They are believed where they have the types of their columns; a table is read
-from its beginning to the damage, then from its end, then along its index, which lies on other pages.
+from its beginning to the damage, then from its end, then along its index, which lies on other pages. Where the first
+page was hit, nothing of a file opens: then it is read through a ``view``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from edge_agent.buffer import view
 from edge_agent.buffer.files import Files
 from edge_agent.buffer.ledger import GENESIS, link
 from edge_agent.buffer.queries import can_pass, connect
@@ -84,11 +86,22 @@ class Aside:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._connection: sqlite3.Connection | None = None
-        for query in ("mode=ro", "mode=ro&immutable=1"):  # the second way without a write-ahead log that spoils it
-            self._open(directory / "buffer.db", query)
-            if self._connection is not None and self.query("PRAGMA table_info(record)"):
-                return
-            self.close()
+        if not (view.opened(directory) and self._opens(view.database(directory), "mode=ro")):
+            for query in ("mode=ro", "mode=ro&immutable=1"):  # the second without a write-ahead log that spoils it
+                if self._opens(directory / "buffer.db", query):
+                    return
+            for attempt in range(view.ATTEMPTS):
+                path = view.build(directory, attempt)
+                if path is not None and self._opens(path, "mode=ro"):
+                    return
+            view.remove(directory)
+
+    def _opens(self, path: Path, query: str) -> bool:
+        self._open(path, query)
+        if self._connection is not None and self.query("PRAGMA table_info(record)"):
+            return True
+        self.close()
+        return False
 
     def _open(self, path: Path, query: str) -> None:
         if path.is_file():

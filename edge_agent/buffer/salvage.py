@@ -27,6 +27,7 @@ from pathlib import Path
 
 import orjson
 
+from edge_agent.buffer import view
 from edge_agent.buffer.chunks import complete_lane, source_names, withheld
 from edge_agent.buffer.files import UNSALVAGED, sync_directory
 from edge_agent.buffer.holes import Range, without
@@ -118,7 +119,7 @@ def _head(connection: sqlite3.Connection, asides: Sequence[Aside], seen: Witness
     columns = (("lane", "seq"), ("lane", "to_seq"), ("lane", "from_seq"), ("log", "first_seq"), ("cycle", "seq"))
     sql = " UNION ALL ".join(f"SELECT max({name}) FROM {table}" for table, name in columns)
     used = [last for (last,) in connection.execute(sql) if last is not None]
-    return Head(seq, digest, max(seq, *used) + MARGIN)
+    return Head(seq, digest, max([seq, *used]) + MARGIN)
 
 
 def head(connection: sqlite3.Connection) -> tuple[int, bytes] | None:
@@ -291,6 +292,7 @@ def finish(connection: sqlite3.Connection, directories: Sequence[Path]) -> None:
     """Take the marks away, then the note that they may be."""
     step("salvage_after_end")
     for directory in directories:
+        view.remove(directory)
         (directory / UNSALVAGED).unlink(missing_ok=True)
         sync_directory(directory)
         connection.execute("DELETE FROM salvage WHERE place = ?", (directory.name,))

@@ -52,10 +52,27 @@ def look(path: Path) -> Wal | None:
         return Wal(size, True, tuple(commits))
 
 
+Order = Literal["big", "little"]
+
+
+def order_of(header: bytes) -> Order:
+    """In which order the checksums of a log take the bytes of a word."""
+    return "big" if header[3] & 1 else "little"
+
+
+def checksum(data: bytes, order: Order, sums: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    """SQLite's checksum over ``data``, going on from ``sums``."""
+    one, two = sums
+    for start in range(0, len(data), 8):
+        one = (one + int.from_bytes(data[start : start + 4], order) + two) & 0xFFFFFFFF
+        two = (two + int.from_bytes(data[start + 4 : start + 8], order) + one) & 0xFFFFFFFF
+    return one, two
+
+
+def packed(sums: tuple[int, int]) -> bytes:
+    """A checksum as a log holds it."""
+    return sums[0].to_bytes(4, "big") + sums[1].to_bytes(4, "big")
+
+
 def _checksum_holds(header: bytes) -> bool:
-    order: Literal["big", "little"] = "big" if header[3] & 1 else "little"
-    one = two = 0
-    for start in range(0, 24, 8):
-        one = (one + int.from_bytes(header[start : start + 4], order) + two) & 0xFFFFFFFF
-        two = (two + int.from_bytes(header[start + 4 : start + 8], order) + one) & 0xFFFFFFFF
-    return header[24:32] == one.to_bytes(4, "big") + two.to_bytes(4, "big")
+    return header[24:32] == packed(checksum(header[:24], order_of(header)))

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from edge_agent.buffer import Buffer, open_readonly
+from edge_agent.buffer.recovery import Aside
 from edge_agent.errors import StorageCorrupt
 from edge_agent.model import Kind
 from support.buffer_rig import ALL, asynchronous, closing, opened, opening, preamble, read_all, salvaged, sample
@@ -187,6 +188,71 @@ async def test_a_killed_salvage_is_completed(tmp_path: Path) -> None:
         lanes = buffer.lanes("mes", "now", ALL)
         assert [(lane.log, lane.number, lane.seq, lane.n) for lane in lanes[:1]] == [(log, 1, 1000, 1000)]
     assert not (place / "unsalvaged").exists() and (place / "buffer.db").exists()
+
+
+FIRST_PAGE: dict[str, tuple[int, bytes]] = {
+    "magic": (3, b"x"), "page size": (16, b"\x02\x00"), "header": (0, bytes(100)), "page": (0, bytes(4096)),
+    "noise": (0, bytes(range(256)) * 16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIRST_PAGE)
+@asynchronous
+async def test_what_lies_behind_a_damaged_first_page_is_all_taken_over(tmp_path: Path, name: str) -> None:
+    log, last = await fill(tmp_path)
+    at, data = FIRST_PAGE[name]
+    with (tmp_path / "buffer.db").open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+    damaged = (tmp_path / "buffer.db").read_bytes()
+    for _ in range(2):  # it goes on after a restart
+        async with opened(tmp_path) as buffer:
+            buffer.lanes("mes", "now", ALL)
+            assert buffer.salvage is not None
+            place = tmp_path / buffer.salvage.status()["place"]
+    async with opened(tmp_path) as buffer:
+        await salvaged(buffer)
+        told = finding(buffer)
+        assert told is not None and (told["salvaged"], told["lost"]) == (last, 0)
+        lanes = buffer.lanes("mes", "now", ALL)
+        assert (lanes[0].log, lanes[0].seq, lanes[0].n) == (log, 1000, 1000)
+        assert [row.seq for row in read_all(buffer, lanes[0])] == list(range(1001, last + 1))
+        assert buffer.lookup.unit("serial", "SN1") is not None
+    assert (place / "buffer.db").read_bytes() == damaged  # as it was
+    assert {path.name for path in place.iterdir()} <= {"buffer.db", "buffer.db-wal", "buffer.db-shm"}
+    assert open_verified(tmp_path)
+
+
+@asynchronous
+async def test_the_header_is_put_right_behind_what_a_write_ahead_log_holds(tmp_path: Path) -> None:
+    async with opened(tmp_path / "a") as buffer:
+        await buffer.committed(buffer.append([sample([number, True, 0]) for number in range(200)]))
+    with contextlib.closing(sqlite3.connect(tmp_path / "a/buffer.db", isolation_level=None)) as db:
+        db.execute("UPDATE source SET name = name")  # a page that is not the first
+        db.execute("UPDATE counter SET epoch = 0")
+        db.execute("INSERT INTO station VALUES ('of the log')")
+        shutil.copytree(tmp_path / "a", tmp_path / "b", ignore=shutil.ignore_patterns("*-shm"))
+    with (tmp_path / "b/buffer.db").open("r+b") as file:
+        file.write(bytes(100))
+    aside = Aside(tmp_path / "b")
+    assert aside.query("SELECT name FROM station") == [("of the log",)]
+    assert aside.query("SELECT count(*) FROM record") == [(202,)]
+    assert aside.query("PRAGMA quick_check") == [("ok",)]
+    aside.close()
+
+
+@asynchronous
+async def test_a_first_page_is_not_made_up_where_the_tables_lie_elsewhere(tmp_path: Path) -> None:
+    await fill(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "buffer.db", isolation_level=None)) as db:
+        db.execute("DROP TABLE pick")
+        db.execute("CREATE TABLE pick (lane INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (lane, seq))")
+    with (tmp_path / "buffer.db").open("r+b") as file:
+        file.write(bytes(4096))
+    aside = Aside(tmp_path)
+    assert aside.query("SELECT * FROM record") == []
+    aside.close()
+    assert not (tmp_path / "view").exists()
 
 
 # --- the write-ahead log -------------------------------------------------------------------------------------------
