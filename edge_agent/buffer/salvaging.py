@@ -2,6 +2,9 @@
 
 One task of ``Buffer.maintain``. It takes at most half of the time: after each slice it rests as long as the slice
 took. It waits while the disk's floor or ``max_size`` is reached; what was delivered long ago is then left aside.
+
+It writes far more than a line does, at places all over the file. So it moves the write-ahead log into the database
+itself, on a worker thread; left to the commits, this held up one in some hundreds for up to a second.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ T = TypeVar("T")
 ROOM = 0.95  # of max_size: the salvage takes no more
 WAIT_S = 5.0
 REST = 1.0  # seconds of rest for a second of work
+FOLD_S = 0.2  # so often at most the write-ahead log is moved into the database
+FOLD_BYTES = 4 * 2**20  # when it is as large as this
+COMMITS_FOLD, SALVAGE_FOLDS = 1000, 4000  # pages in it at which a commit does that: SQLite's own, and meanwhile
 LOST_RECORDS = 50  # drop records that name lost ranges, at most; the last one spans the rest
 TOLD_RANGES = 20  # in the finding
 
@@ -88,6 +94,7 @@ class Salvaging:
         self._registry = bool(self._parts())
         self._gaps = self._open_gaps()
         self._outage = Outage(log, "salvage")
+        self._folded_s = time.monotonic()
         self.former = Former(directories) if self._registry else None
         self._former_writes = Former(directories) if self._registry else None
         if self._former_writes is not None:
@@ -128,10 +135,12 @@ class Salvaging:
     async def run(self) -> None:
         """Take over what there is, then say what is missing. Raises StorageError once the writer has failed."""
         done = False
+        await self._fold_at(SALVAGE_FOLDS)
         while not done:
             began_s = time.monotonic()
             try:
                 done = await self._step()
+                await self._fold()
             except (sqlite3.Error, StorageError, OSError) as error:
                 if self._buffer.writer.failed is not None:
                     raise self._buffer.writer.failed from error
@@ -141,6 +150,15 @@ class Salvaging:
                 if self.waits is None:
                     self._outage.recovered()
                 await asyncio.sleep(WAIT_S if self.waits else REST * (time.monotonic() - began_s))
+        await self._fold_at(COMMITS_FOLD)
+
+    async def _fold(self) -> None:
+        if time.monotonic() - self._folded_s >= FOLD_S and self._buffer.files.wal_size() >= FOLD_BYTES:
+            await self._buffer.upkeep.shrink()
+            self._folded_s = time.monotonic()
+
+    async def _fold_at(self, pages: int) -> None:
+        await self._chore(lambda db: db.execute(f"PRAGMA wal_autocheckpoint = {pages}").fetchall())
 
     async def _step(self) -> bool:
         """One slice. True when all is done and said."""

@@ -131,3 +131,24 @@ async def test_retention_takes_nothing_that_is_still_to_come(tmp_path: Path) -> 
         assert [reason for (reason,) in rows(buffer, "SELECT reason FROM gap")] == ["salvage"]
         await salvaged(buffer)
         assert rows(buffer, "SELECT min(seq) FROM record") == [(1,)]
+
+
+@asynchronous
+async def test_the_commits_beside_a_salvage_do_not_move_its_pages(tmp_path: Path) -> None:
+    await fill(tmp_path)
+    async with opened(tmp_path) as buffer:
+
+        async def pages() -> int:
+            ask = buffer.writer.chore(lambda db: db.execute("PRAGMA wal_autocheckpoint").fetchone())
+            return int((await asyncio.wrap_future(ask))[0])
+
+        before, during = await pages(), []
+        take_over = buffer.salvage._slice  # type: ignore[union-attr]
+
+        async def watched(*arguments: Any) -> bool:
+            during.append(await pages())
+            return await take_over(*arguments)
+
+        buffer.salvage._slice = watched  # type: ignore[union-attr,method-assign]
+        await salvaged(buffer)
+        assert during and min(during) > before == await pages()
