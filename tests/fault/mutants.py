@@ -61,7 +61,7 @@ MUTANTS = (
         "progress_off_by_one", "buffer/writer.py",
         "UPDATE lane SET seq = max(seq, ?), n = max(n, ?) WHERE id = ?",
         "UPDATE lane SET seq = max(seq, ? + 1), n = max(n, ?) WHERE id = ?",
-        "kill_steps",
+        "old_backlog",
     ),
     Mutant(
         "progress_early", "routes/delivery.py",
@@ -101,9 +101,9 @@ MUTANTS = (
     ),
     Mutant(
         "next_lane_begins_late", "buffer/lanes.py",
-        "        _insert(connection, route, log, boot, first_seq, None, (kinds, stations))",
-        "        _insert(connection, route, log, boot, first_seq + 30, None, (kinds, stations))",
-        "kill_steps",
+        "        insert(connection, route, log, boot, first_seq, None, (kinds, stations))",
+        "        insert(connection, route, log, boot, first_seq + 30, None, (kinds, stations))",
+        "network_starts_offline,old_backlog",
     ),
     Mutant(
         "numbers_given_again", "buffer/opening.py", "    head_seq = max(there, known_seq)\n", "    head_seq = there\n",
