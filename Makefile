@@ -6,7 +6,7 @@ export PYTHON
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
-.PHONY: help demo test bench fault soak lint format lock bundle test-install clean
+.PHONY: help demo test bench fault mutants soak lint format lock bundle test-install clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -26,6 +26,10 @@ FAULT = $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),
 fault: .venv/.stamp-dev  ## some minutes of named faults, counting what is missing (ONLY=a,b SEED=n KILLS=n KEEP=dir)
 	@.ci/need mosquitto cc --wish nats-server rabbitmq-server iproute2 util-linux
 	@$(BIN)/python tests/fault/run.py $(FAULT)
+
+mutants: .venv/.stamp-dev  ## seed deliberate bugs, one at a time: each must turn the torture red; some minutes
+	@.ci/need mosquitto cc --wish nats-server rabbitmq-server iproute2 util-linux
+	@$(BIN)/python tests/fault/mutants.py
 
 soak: .venv/.stamp-dev  ## the same for hours, memory and descriptors watched (HOURS=n KILLS=n SEED=n KEEP=dir)
 	@.ci/need mosquitto
