@@ -218,7 +218,8 @@ class Writer:
 
     def _take(self) -> list[Entry]:
         if self.held is not None and not self._stopping:
-            time.sleep(0.02)  # room() holds the collectors meanwhile; progress and chores go on
+            if not self._chores:  # they are what makes room
+                self._wake.wait(0.02)  # room() holds the collectors meanwhile; progress goes on
             return []
         appends = self._inbox.appends
         self._inbox.hurry = False

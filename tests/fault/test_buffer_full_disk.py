@@ -68,7 +68,7 @@ def test_a_full_disk_gives_way_in_order_and_goes_on_when_drained(tmp_path: Path)
     assert said["free_bytes"] > 0
     assert said["owned_lost"] == 0 and said["unaccounted"] == 0
     assert said["after"] == {"held": False, "shedding": False, "stored": True, "drained": True}
-    assert said["given_back_bytes"] > 2 * MB
+    assert said["given_back_bytes"] > 0 and said["floor_kept"]
     assert said["findings"] == 1 and said["told_full"] == 1 and said["told_end"] == 1
     assert said["intact"]
 
@@ -116,7 +116,7 @@ async def fill(buffer: Buffer, mb: float, cycle: str = "", loose_every: int = 1)
         mine += [last - 19 + place for place, record in enumerate(batch) if record.cycles]
         done += 20 * 1570
         try:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(0.4):
                 await buffer.committed(last)
         except TimeoutError:
             await tick(buffer)
@@ -181,8 +181,10 @@ async def order(place: Path) -> dict[str, Any]:
     )  # the receiver is back, and has it all
     buffer.writer.chore(lambda db: None).result()
     buffer.append([closing(cycle, {PRESS.source: [[seq, seq] for seq in durable[-3:]]})])
-    for _ in range(12):
-        await asyncio.sleep(0.3)
+    for _ in range(100):
+        if heard.count("buffer has room again"):
+            break
+        await asyncio.sleep(0.1)
         await tick(buffer)
         buffer.progress(lane, buffer.durable_seq, buffer.writer.lanes[lane.id].total)
     last = buffer.append([sample()])
@@ -192,6 +194,7 @@ async def order(place: Path) -> dict[str, Any]:
     said["after"] = {"held": buffer.writer.held is not None, "shedding": buffer.shedding, "stored": last in stored,
                      "drained": buffer.stats()["pending"]["mes"] <= 1}  # fmt: skip
     said["given_back_bytes"] = full - buffer.files.db.stat().st_size
+    said["floor_kept"] = buffer.files.free() >= settings.min_free
     said["findings"] = sum(finding["code"] == "storage" for finding in records(buffer, Kind.FINDING))
     said["told_full"], said["told_end"] = heard.count("the buffer is full:"), heard.count("buffer has room again")
     await buffer.close()
