@@ -11,6 +11,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -63,8 +64,9 @@ def connect(path: Path, *, query: str = "mode=ro") -> sqlite3.Connection:
 class Passed:
     """How far each lane's rows were handed to its route in this run.
 
-    Dropping undelivered records has to know: a number that was used must keep standing for the same record. The lock
-    is held while rows are read, and by the writer during the (rare) transaction that drops undelivered records.
+    Dropping undelivered records has to know: a number that was used must keep standing for the same record. The writer
+    holds the lock during the (rare) transaction that drops undelivered records; a reader, while it replaces what became
+    a hole since it fetched its rows, and says how far it has passed. Nobody holds it while records are scanned.
     """
 
     def __init__(self) -> None:
@@ -109,19 +111,19 @@ class Reader:
         end = max_seq if lane.to_seq is None else min(max_seq, lane.to_seq)
         limit = max(1, min(max_rows, int(max_bytes / self._row_bytes) + 1))
         refused = self._refused(lane)
-        with self._passed.lock:
-            while after_seq < end:
-                rows = self._fetch(lane, after_seq, end, limit)
-                scanned_to = rows[-1].seq if len(rows) >= limit else end
+        while after_seq < end:
+            rows = self._fetch(lane, after_seq, end, limit)
+            scanned_to = rows[-1].seq if len(rows) >= limit else end
+            if refused:
+                passes = lane.filter.passes
+                rows = [row for row in rows if passes(row.kind, row.source, refused)]
+            with self._passed.lock:  # what was dropped since is a hole by now
                 rows = self._merge_holes(lane, after_seq, scanned_to, rows)
-                if refused:
-                    passes = lane.filter.passes
-                    rows = [row for row in rows if row.kind == TOMBSTONE or passes(row.kind, row.source, refused)]
                 if rows:
                     rows = self._cut(rows[:max_rows], max_bytes)
                     self._passed.seq[lane.id] = rows[-1].seq
                     return rows
-                after_seq = scanned_to
+            after_seq = scanned_to
         return []
 
     def _fetch(self, lane: Lane, after_seq: int, end: int, limit: int) -> list[Row]:
@@ -146,11 +148,10 @@ class Reader:
 
     def _merge_holes(self, lane: Lane, after_seq: int, end: int, rows: list[Row]) -> list[Row]:
         """Put each hole that ends here in its place, instead of whatever rows it still covers."""
-        sql = (
-            "SELECT first_seq, last_seq, count, reason FROM hole"
-            " WHERE lane = ? AND last_seq > ? AND first_seq <= ? ORDER BY last_seq"
-        )
-        holes = self._connection.execute(sql, (lane.id, after_seq, end)).fetchall()
+        sql = "SELECT first_seq, last_seq, count, reason FROM hole WHERE lane = ? AND last_seq > ? ORDER BY last_seq"
+        found = self._connection.execute(sql, (lane.id, after_seq))
+        holes = list(takewhile(lambda hole: hole[0] <= end, found))  # they do not overlap: the rest lies behind
+        found.close()
         if not holes:
             return rows
         lasts = [last for _, last, _, _ in holes]  # holes do not overlap, so the first that ends at or after it decides
