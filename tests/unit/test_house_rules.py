@@ -285,6 +285,12 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_a_readme_leads_to_every_page(readme: str) -> None:
+    text = (ROOT / readme).read_text()
+    assert not [name_of(page) for page in (ROOT / "docs").glob("*.md") if f"({name_of(page)})" not in text]
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert edge_agent.__version__ == version
