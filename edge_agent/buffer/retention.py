@@ -22,6 +22,7 @@ log as it ends.
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,6 +44,7 @@ from edge_agent.model import Kind, Record
 if TYPE_CHECKING:
     from edge_agent.buffer.log import Buffer
 
+GRANT_BYTES = 2**18  # the least that is written between two looks
 QUIET_S = 60.0  # being full is over when nothing had to give way for so long, and
 RELIEVED = 0.9  # undelivered records take no more than this of what there is
 SHED_S, SHED_ROWS = 60.0, 100_000  # samples that are not stored are recorded as a drop this often
@@ -103,6 +105,16 @@ class Retention:
 
     def _is_over(self) -> bool:
         return self._used() > self._buffer.settings.max_size or self._below_floor() or self.stuck is not None
+
+    def grant(self) -> float:
+        """Up to which counted byte the writer may go on before the next look: a quarter of the room, a counted byte
+        being at most four of the file. So ``max_size`` holds within ``GRANT_BYTES`` however fast it writes.
+        """
+        writer, settings = self._buffer.writer, self._buffer.settings
+        if writer.held is not None or writer.trouble is not None:
+            return math.inf  # it is held in another way
+        room = min(settings.max_size - self._used(), self._buffer.files.free() - settings.min_free)
+        return writer.counts.bytes + max(GRANT_BYTES, room // 4)
 
     def _cannot_grow(self) -> bool:
         return self.stuck is not None or isinstance(self._buffer.writer.trouble, StorageFull)
@@ -309,9 +321,12 @@ class Retention:
                 result = work(db)
             return {key: value for key, value in result.items() if key != "bytes"}
 
-        was_held = self._buffer.writer.held is not None
+        writer = self._buffer.writer
+        was_held, grant = writer.held is not None, writer.grant
         self._hold(False)  # the drop itself has to be committed
+        writer.grant = math.inf
         await self._durable(self._buffer.append_drop(Record(Kind.DROP, "agent", clock.now(), {}), effect))
+        writer.grant = grant
         if was_held:
             self._hold(self._is_over())
         self.dropped += sum(result.get("kinds", {}).values())

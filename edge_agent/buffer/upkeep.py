@@ -7,6 +7,8 @@ for writing is a chore of the writer's thread, whatever blocks goes to a worker 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -54,6 +56,7 @@ class Upkeep:
         self._growth = Growth()
         self._counted = Pace(500, 100, 20_000)
         self._outage = Outage(log, "buffer upkeep")
+        self._spent = asyncio.Event()  # the writer may not go on before retention has looked
 
     async def run(self) -> None:
         """Tick until cancelled. Raises StorageError once the writer has failed."""
@@ -68,17 +71,30 @@ class Upkeep:
             "trusted": (TRUST_S, now_s, self._trust_letters),
         }
         due = {name: first_s for name, (_, first_s, _) in every.items()}
-        while True:
-            now_s, worked = time.monotonic(), True
-            for name, (interval_s, _, work) in every.items():
-                if now_s >= due[name]:
-                    due[name] = now_s + interval_s
-                    worked &= await self._try(work)
-            for step in (self._see_whether_it_grows, self.retention.step, self._count_on):
-                worked &= await self._try(step)
-            if worked:
-                self._outage.recovered()
-            await asyncio.sleep(TICK_S)
+        loop, writer = asyncio.get_running_loop(), self._buffer.writer
+        writer.on_grant_spent = lambda: _call(loop, self._spent.set)
+        try:
+            while True:
+                now_s, worked = time.monotonic(), True
+                for name, (interval_s, _, work) in every.items():
+                    if now_s >= due[name]:
+                        due[name] = now_s + interval_s
+                        worked &= await self._try(work)
+                for step in (self._see_whether_it_grows, self.retention.step, self._count_on):
+                    worked &= await self._try(step)
+                if worked:
+                    self._outage.recovered()
+                writer.grant = self.retention.grant()
+                await self._pause()
+        finally:
+            writer.grant = math.inf  # nobody looks any more
+
+    async def _pause(self) -> None:
+        """Until the next tick; shorter when the writer has used up what it may write before."""
+        self._spent.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await self._spent.wait()
 
     async def _try(self, work: Callable[[], Awaitable[None]]) -> bool:
         """Do it. A full disk refuses even housekeeping, for a while; a writer that failed ends the agent."""
@@ -216,6 +232,12 @@ class Upkeep:
             log.warning("witness not written", error=str(error))
         finally:
             connection.close()
+
+
+def _call(loop: asyncio.AbstractEventLoop, work: Callable[[], object]) -> None:
+    """From the writer's thread. A loop that has ended needs no telling."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(work)
 
 
 def _checkpoint(path: Path) -> None:

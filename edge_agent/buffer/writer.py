@@ -19,6 +19,7 @@ waits is told, and later appends raise.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -87,11 +88,13 @@ class Writer:
         self.trouble: StorageError | None = None  # why nothing can be committed at the moment
         self.failed: StorageError | None = None  # why nothing ever will
         self.held: StorageFull | None = None  # by policy: full, and nothing may be deleted
+        self.grant: float = math.inf  # counted bytes that may be committed until retention has looked again
         self.counts = Counts()
         self.beat_s = time.monotonic()
         self.on_commit: Callable[[int], None] = lambda seq: None
         self.on_damage: Callable[[str], None] = lambda why: None  # on the writer's thread: mark the file
         self.on_full: Callable[[], None] = lambda: None  # on the writer's thread: give up the ballast
+        self.on_grant_spent: Callable[[], None] = lambda: None  # on the writer's thread: let retention look now
         self.untrusted_letters = True  # there may be dead letters of a clock that was not set
         self.lanes: dict[int, Tracked] = {}  # the writer thread's own
         self.drops: dict[int, Drop] = {}  # seq of a drop record -> what its transaction, which is its own, deletes
