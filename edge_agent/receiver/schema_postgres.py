@@ -192,7 +192,8 @@ def prepare(connection: psycopg.Connection) -> None:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('edge_agent schema', 0))")
         if connection.execute("SELECT to_regclass('edge_agent.format')").fetchone() == (None,):
-            connection.execute("CREATE SCHEMA IF NOT EXISTS edge_agent")
+            if connection.execute("SELECT to_regnamespace('edge_agent')").fetchone() == (None,):
+                connection.execute("CREATE SCHEMA edge_agent")  # IF NOT EXISTS asks for the right even where it exists
             connection.execute("SET LOCAL search_path = edge_agent")
             connection.execute(_TABLES + _TRIGGERS + _VIEWS)
             connection.execute("INSERT INTO format VALUES (%s)", (VERSION,))

@@ -20,6 +20,7 @@ from edge_agent.receiver import tracker
 from edge_agent.receiver.message import Message, Received, parse
 from edge_agent.receiver.store import RecordRejected, Store
 from edge_agent.receiver.tracker import Range
+from support.postgres import Postgres
 
 LOG = "aaaaaaaaaaaa"
 CONFIRM = "e/s/a/l/_agent/pc1/confirm"
@@ -137,6 +138,17 @@ def test_what_is_set_aside_is_bounded(store: Store) -> None:
         store.take([], [("a/b", "no JSON", b"x" * 10_000)] * 600)
     assert count(store, "rejected") == 1000
     assert store.database.execute("SELECT max(length(payload)) FROM rejected").fetchone() == (4096,)
+
+
+def test_a_user_who_was_given_the_schema_needs_no_right_to_make_one(server: Postgres) -> None:
+    server.sql("DROP SCHEMA IF EXISTS edge_agent CASCADE")
+    server.sql("DROP ROLE IF EXISTS consumer")
+    server.sql("CREATE ROLE consumer LOGIN PASSWORD 'secret'")
+    server.sql("CREATE SCHEMA edge_agent AUTHORIZATION consumer")  # as docs/receiver.md says
+    for _ in range(2):
+        opened = Store(f"postgresql://consumer:secret@127.0.0.1:{server.port}/{server.database}")
+        assert confirmed(opened, message("scan", "gate", {"status": "read", "stations": []}))["upto"] == 1
+        opened.close()
 
 
 def test_somebody_elses_file_is_left_alone(tmp_path: Path) -> None:
