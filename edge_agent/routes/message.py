@@ -35,11 +35,12 @@ BATCH_BYTES = 2**20
 
 TOMBSTONE = "tombstone"
 HEAD_BYTES = 1280  # room that is kept for a message's head; names are limited by the config
-_ENVELOPE_BYTES = 90  # of n, seq, at_ns and mono_ns with their keys, at their usual lengths
+_ENVELOPE_BYTES = 75  # keys of n, seq, at_ns and mono_ns, and both instants at their longest
 
 _LABELS = {int(kind): kind.label for kind in Kind}
 _SYNCED = b'{"n":%d,"seq":%d,"at_ns":"%d","mono_ns":"%d",%b'
 _NOT_SYNCED = b'{"n":%d,"seq":%d,"at_ns":"%d","mono_ns":"%d","synced":false,%b'
+_NOT_SYNCED_BYTES = len(b'"synced":false,')
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,8 @@ def build(
     key: tuple[str, int] = ("", -1)
     into = _Open(0)
     parts, size, n = into.parts, 0, last_n
+    highest = max(rows[-1].seq, last_n + len(rows)) if rows else 0
+    envelope = _ENVELOPE_BYTES + 2 * len(str(highest))
     for seq, kind, source, at_ns, mono_ns, synced, body in rows:
         n += 1
         if kind == 0:
@@ -204,16 +207,17 @@ def build(
             key = (source, kind)
             into = taking.get(key) or taking.setdefault(key, _Open(n))
             parts, size = into.parts, into.size
-        grown = size + len(body) + _ENVELOPE_BYTES
+        its = len(body) + (envelope if synced else envelope + _NOT_SYNCED_BYTES)
+        grown = size + its
         if grown > room or len(parts) >= limit_records:
-            if len(body) + 2 * _ENVELOPE_BYTES > room:
+            if its > room:
                 too_large.append(TooLarge(n, seq, len(body)))
                 messages.append(tombstone([(n, 1, "larger than a message may be")]))
                 continue
             if parts:
                 messages.append(_closed(key, into))
             into = taking[key] = _Open(n)
-            parts, grown = into.parts, len(body) + _ENVELOPE_BYTES
+            parts, grown = into.parts, its
         elif not parts:
             into.n = n
         size = grown

@@ -94,6 +94,13 @@ def test_every_number_is_in_exactly_one_message_and_no_message_is_too_large(
     assert [message.n for message in batch.messages] == sorted(message.n for message in batch.messages)
 
 
+def test_many_small_records_of_an_untrusted_clock_and_a_long_log_fit_too() -> None:
+    rows = [row(seq, synced=0)._replace(mono_ns=10**18) for seq in range(10**15, 10**15 + 3000)]
+    batch = build(rows, 10**15 - 1, rows[-1].seq, 131072, NO_CAP)
+    assert len(batch.messages) > 1
+    assert max(len(message.payload(STREAM, 10**15)) for message in batch.messages) <= 131072
+
+
 def test_a_repeated_record_says_so_and_whose_request_it_answers() -> None:
     (message,) = build([row(1)], 0, 1, 131072, NO_CAP).messages
     plain = orjson.loads(message.payload(STREAM, 0))
