@@ -125,12 +125,13 @@ class Folder:
                     numbers = self._done.pop(file.stream, Numbers())
                     numbers.add(file.numbers)
                     self._done[file.stream] = numbers  # the last one used stands last
-                self._write_state(parts)
+                self._prepare_state(parts)
             except OSError:
                 for part, _ in parts:  # a full disk needs their room
                     with contextlib.suppress(OSError):
                         (self._own / part).unlink(missing_ok=True)
                 raise
+            self._take_state()  # if this fails it may have happened all the same: the parts stay, ``open`` sees
             step("file_intended")
             self._rename(parts)
 
@@ -169,14 +170,15 @@ class Folder:
             hint = f"move it away; what is not settled yet then appears a second time: mv {self._state} /tmp/"
             raise SinkRefused(f"{self._state} is damaged", hint=hint) from error
 
-    def _write_state(self, publishing: Sequence[Sequence[str]]) -> None:
+    def _prepare_state(self, publishing: Sequence[Sequence[str]]) -> None:
         while len(self._done) > STREAMS:
             del self._done[next(iter(self._done))]
         done = {stream: numbers.ranges for stream, numbers in self._done.items()}
         state = {"v": 1, "part": self._part, "publishing": publishing, "done": done}
-        new = self._state.with_name("state.new")
-        _write(new, json.dumps(state).encode(), 0o600)
-        os.replace(new, self._state)
+        _write(self._state.with_name("state.new"), json.dumps(state).encode(), 0o600)
+
+    def _take_state(self) -> None:
+        os.replace(self._state.with_name("state.new"), self._state)
         _sync(self._own)
 
     def _take_lock(self) -> None:

@@ -94,6 +94,7 @@ class Route:
         self._draining = asyncio.Event()
         self._drained = asyncio.Event()
         self._failures = 0
+        self._doubted = False  # it opened, but did not take what it was given: only taking that shows the end of it
         self._outage = Outage(log, "route", route=name)
         self._state = "starting"
         self._error: BrokerUnavailable | None = None  # while the sink is away
@@ -182,8 +183,8 @@ class Route:
             try:
                 limits = await self._sink.open()
                 self._counts["connections"] += 1
-                self._state = "connected"
-                if not any(each.suspicion.active for each in self._lanes.all):
+                self._state = "waiting" if self._doubted else "connected"
+                if not self._doubted and not any(each.suspicion.active for each in self._lanes.all):
                     self._recovered()  # otherwise only once the peer has taken what it was last offered
                 await self._deliver(limits)
             except* BrokerUnavailable as group:
@@ -193,6 +194,8 @@ class Route:
         finally:
             await self._sink.close()
         error = _first(lost)
+        if isinstance(error, SinkAway) and self._flying:
+            self._doubted = True
         for delivery in () if isinstance(error, SinkAway) else self._lanes.all:
             flying = [message for message, its in self._flying.items() if its is delivery]
             delivery.suspicion.connection_ended(min(flying, key=lambda message: message.n, default=None))
@@ -232,6 +235,8 @@ class Route:
 
     def _recovered(self) -> None:
         self._failures = 0
+        self._doubted = False
+        self._state = "connected"
         self._outage.recovered()
         self._error = None
 

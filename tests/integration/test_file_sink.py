@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import json
 import os
 import signal
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from edge_agent.routes.file_folder import STEPS
+from edge_agent.routes.file_folder import STEPS, Folder, NewFile
 from edge_agent.routes.file_settings import FileRouteSettings
+from edge_agent.routes.sink import SinkAway
 from support.delivery import buffer, running, scans, scenario, settled, until
 from support.sink_line import accepted, run
 
@@ -93,7 +95,8 @@ def mount(*arguments: str) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
 @scenario
-async def test_a_share_that_is_gone_or_full_is_waited_for(tmp_path: Path) -> None:
+async def test_a_share_that_is_gone_or_full_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.routes.route.BACKOFF_MAX_S", 0.3)
     share = tmp_path / "share"
     share.mkdir()
     given = settings(share / "out", mount=str(share))
@@ -112,15 +115,40 @@ async def test_a_share_that_is_gone_or_full_is_waited_for(tmp_path: Path) -> Non
             for _ in range(4):  # however often it fails, no record is to blame
                 seen = route.status()["connections"]
                 await until(lambda seen=seen: route.status()["connections"] > seen, route.status)  # type: ignore[misc]
+                shown = route.status()  # the folder can be opened, and that is no recovery
+                assert shown["state"] != "connected" and "No space left" in shown["last_error"], shown
             assert not route._lanes.careful  # or it would soon condemn one
             assert not texts([path for path in files(share / "out") if path.name.startswith("late")])
             (share / "others").unlink()
             await settled(route, log)
             assert route.status()["dead"] == 0
+            assert (route.status()["state"], route.status()["last_error"]) == ("connected", None)
             counted = Counter(texts(files(share / "out")))
         finally:
             subprocess.run(["umount", "--lazy", str(share)], check=True)  # noqa: ASYNC221
     assert counted == Counter([*(f"gate-{i}" for i in range(10)), *(f"late-{i}" for i in range(500))])
+
+
+def test_a_failure_after_the_intent_may_have_happened_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share may answer with an error though it did what it was asked: then the state names the parts already."""
+    (tmp_path / "out").mkdir()
+    folder = Folder(str(tmp_path / "out"), None, "pc1-mes")
+    folder.open()
+
+    def answer_lost(_: Path) -> None:
+        raise OSError(errno.EIO, "the answer was lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edge_agent.routes.file_folder._sync", answer_lost)
+        with pytest.raises(SinkAway):
+            folder.publish([NewFile("one.jsonl", b"one", "stream", [(1, 3)])])
+    folder.close()
+    folder.open()
+    assert [(path.name, path.read_bytes()) for path in files(tmp_path / "out")] == [("one.jsonl", b"one")]
+    assert folder.has("stream", 3)
+    folder.close()
 
 
 @scenario
