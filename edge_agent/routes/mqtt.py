@@ -89,13 +89,14 @@ class MqttSink:
     async def send(self, message: Outgoing) -> None:
         topic, now_s = self.topic(message.source, message.kind), time.monotonic()
         refused_s, refusal = self._refused.get(topic, (-_ASK_AGAIN_S, None))
-        if refusal is not None and now_s - refused_s < _ASK_AGAIN_S:
+        if refusal is not None and not message.retried and now_s - refused_s < _ASK_AGAIN_S:
             raise TopicRefused(refusal.reason, hint=refusal.hint)
         try:
             await self._publish(topic, message.payload)
         except TopicRefused as error:
             self._refused[topic] = (now_s, error)
             raise
+        self._refused.pop(topic, None)
 
     async def _publish(self, topic: str, payload: bytes) -> None:
         """Publish, however often the broker asks to come back later."""

@@ -267,7 +267,8 @@ class Route:
         payload = message.payload(self._stream(delivery), delivery.window.upto)
         self._rate.spend(len(payload), asyncio.get_running_loop().time())
         try:
-            await self._sink.send(Outgoing(message.source, message.kind, payload))
+            retried = delivery.lane.purpose == "retry"
+            await self._sink.send(Outgoing(message.source, message.kind, payload, retried))
         except RecordsRejected as refusal:
             del self._flying[message]
             self._refusal = refusal

@@ -36,11 +36,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message as the sink sees it; ``payload`` is what goes over the wire."""
+    """One message as the sink sees it; ``payload`` is what goes over the wire.
+
+    ``retried``: somebody mended the cause of a refusal, so the peer is to be asked, whatever it said before.
+    """
 
     source: str
     kind: str
     payload: bytes
+    retried: bool = False
 
 
 class Notice(NamedTuple):

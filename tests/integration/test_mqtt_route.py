@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,28 @@ def test_a_denied_topic_makes_dead_letters_and_the_rest_goes_on(tmp_path: Path) 
             assert numbers == set(range(1, 15)), "a tombstone has each dead letter's number"
         assert [n for n, _ in dead_letters(tmp_path)] == [7, 8, 9]
         assert "not authorized" in dead_letters(tmp_path)[0][1]
+
+    asyncio.run(scenario())
+
+
+def test_who_mended_the_access_list_and_retries_is_not_told_the_old_refusal(tmp_path: Path) -> None:
+    acl = f"topic readwrite {ROOT}/agent/#\ntopic readwrite {ROOT}/_agent/#\n"
+
+    async def scenario() -> None:
+        with Mosquitto(tmp_path, acl=acl) as broker:
+            async with buffer(tmp_path) as store, running(store, settings(broker.url, confirm="broker")) as route:
+                first = store.append(scans(3, "denied")) - 2
+                await settled(route, store)
+                assert route.status()["dead"] == 3
+                broker.allow(f"topic readwrite {ROOT}/#\n")
+                seqs = [first, first + 1, first + 2]
+                again = partial(store.replay, "mes", purpose="retry", first_seq=first, last_seq=first + 2, seqs=seqs)
+                await asyncio.to_thread(again)
+                await settled(route, store)
+                assert route.status()["dead"] == 0
+                store.append(scans(3, "denied"))  # and nobody else is
+                await settled(route, store)
+                assert route.status()["dead"] == 0
 
     asyncio.run(scenario())
 

@@ -133,6 +133,17 @@ class Mosquitto:
         path.write_text(text)
         return path
 
+    def allow(self, acl: str) -> None:
+        """Another access list, from now on."""
+        self._write("acl", acl)
+        said = (self.folder / "mosquitto.log").stat().st_size
+        os.kill(self.pid, signal.SIGHUP)
+        for _ in range(500):
+            if b"Reloading config" in (self.folder / "mosquitto.log").read_bytes()[said:]:
+                return
+            time.sleep(0.01)
+        raise RuntimeError("mosquitto did not reload")
+
     def admit(self, users: dict[str, str]) -> Path:
         """These and nobody else, from now on (who is connected stays)."""
         path = self._write("passwords", "".join(f"{name}:{password}\n" for name, password in users.items()))
