@@ -76,7 +76,6 @@ async def test_what_is_said_at_half_time_comes_true(
         assert buffer.stats()["limit_bytes"] == pytest.approx(room, rel=0.05)
         predicted = (room - undelivered) / bytes_a_record
         _, more = await fill(buffer, number, 9.0)
-        print(f"{limited_by}: {predicted:.0f} records predicted, {more} came")
         assert buffer.writer.held is not None, "the buffer is full in the end"
         assert predicted == pytest.approx(more, rel=0.25)
         undelivered, room = buffer.upkeep.undelivered()
