@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SLICE_S = 0.004  # aimed at; 10 ms is the promise, and what was in memory a moment ago may have to come from the disk
+GROWTH = 1.25  # the next rows may be twice as dear as the last ones
 TICK_SLICES = 200  # a tick of retention does no more than this
 
 
 class Pace:
-    """The rows of one kind of slice: twice as many at most after each, so that it lasts ``SLICE_S``."""
+    """The rows of one kind of slice: a quarter more at most after each, so that it lasts ``SLICE_S``."""
 
     def __init__(self, rows: int, least: int, most: int) -> None:
         self.rows = rows
@@ -23,4 +24,4 @@ class Pace:
         began_s = time.perf_counter()
         yield self.rows
         took_s = max(1e-5, time.perf_counter() - began_s)
-        self.rows = max(self._least, min(self._most, int(self.rows * min(2.0, SLICE_S / took_s))))
+        self.rows = max(self._least, min(self._most, int(self.rows * min(GROWTH, SLICE_S / took_s))))

@@ -54,7 +54,7 @@ class Upkeep:
         self._witnessed = -1  # commits when the witness was last written
         self._checkpointed = buffer.next_seq - 1
         self._growth = Growth()
-        self._counted = Pace(500, 100, 20_000)
+        self._counted = Pace(500, 100, 5000)
         self._outage = Outage(log, "buffer upkeep")
         self._spent = asyncio.Event()  # the writer may not go on before retention has looked
 
