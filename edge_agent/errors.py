@@ -13,6 +13,7 @@
     ├ StorageError         the buffer cannot be used as it is
     │ ├ StorageFull        no room: the retention policy acts, appending waits
     │ ├ StorageCorrupt     damaged: the file is set aside and salvaged
+    │ ├ StorageDisplaced   its files were taken away under the run, which ends; the next one has what they held
     │ └ StorageBusy        another agent owns this data_dir; exit 75
     └ DeliveryError        a route could not hand over
       ├ BrokerUnavailable  the sink is away: back-off, nothing moves
@@ -101,6 +102,10 @@ class StorageFull(StorageError):
 
 class StorageCorrupt(StorageError):
     """The buffer file is damaged. It is set aside and salvaged; nothing is deleted."""
+
+
+class StorageDisplaced(StorageError):
+    """The buffer's paths lead to other files than the run has open. Nothing may be committed any more."""
 
 
 class StorageBusy(StorageError):

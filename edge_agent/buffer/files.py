@@ -179,7 +179,8 @@ def give_up_ballast(files: Files) -> None:
         files.ballast.unlink(missing_ok=True)
 
 
-def _new_place(files: Files) -> Path:
+def new_place(files: Files) -> Path:
+    """A new ``damaged-<time>`` directory."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in itertools.count():
         place = files.data_dir / (f"damaged-{stamp}" if not number else f"damaged-{stamp}-{number}")
@@ -197,7 +198,7 @@ def condemn(files: Files, why: str) -> None:
 
 def set_aside(files: Files) -> Path:
     """Move the database's files into a new ``damaged-<time>`` directory; returns it. Nothing is deleted."""
-    place = _new_place(files)
+    place = new_place(files)
     (place / UNSALVAGED).touch()
     sync_directory(place)
     step("salvage_before_move")
@@ -234,7 +235,7 @@ def unsalvaged(files: Files) -> list[Path]:
 
 def copy_aside(files: Files) -> Path:
     """Copy a damaged write-ahead log into a directory of its own; the database itself stays in use."""
-    place = _new_place(files)
+    place = new_place(files)
     shutil.copy2(files.wal, place / files.wal.name)
     sync_directory(place)
     return place

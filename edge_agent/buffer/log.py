@@ -7,6 +7,7 @@ records can name each other, and become durable in order; ``committed(seq)`` is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -32,7 +33,7 @@ from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.upkeep import Upkeep
 from edge_agent.buffer.witness import Head
 from edge_agent.buffer.writer import Drop, Writer
-from edge_agent.errors import StorageError, StorageFull
+from edge_agent.errors import StorageDisplaced, StorageError, StorageFull
 from edge_agent.model import Kind, Record
 
 INBOX_ROWS = 4096
@@ -395,9 +396,14 @@ class Buffer:
             return
         lock, self._lock = self._lock, -1
         try:
+            if self.writer.failed is None:
+                with contextlib.suppress(StorageDisplaced):  # raised below, once the thread has ended
+                    await self.upkeep.stay_at_home()
             await self._last_checkpoint()
             if not await asyncio.to_thread(self.writer.stop, STOP_S):
                 raise StorageError("the buffer's writer did not end in time", hint="see whether the disk still answers")
+            if isinstance(self.writer.failed, StorageDisplaced):  # nothing is where it was
+                raise self.writer.failed
             await asyncio.to_thread(self.upkeep.write_witness)
             if self.writer.failed is not None:
                 raise self.writer.failed

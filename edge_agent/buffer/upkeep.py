@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent import clock
-from edge_agent.buffer import counting, lanes, replays, witness
+from edge_agent.buffer import counting, displaced, lanes, replays, witness
 from edge_agent.buffer import files as files_of
 from edge_agent.buffer.queries import can_pass, connect, is_damage
 from edge_agent.buffer.retention import Retention
 from edge_agent.buffer.slices import Pace
 from edge_agent.buffer.stats import Growth, measure, undelivered, used_bytes
 from edge_agent.buffer.tidy import tidy, tidy_lanes, trust_letters
-from edge_agent.errors import StorageError
+from edge_agent.errors import StorageError, StorageFull
 from edge_agent.logs import Log, Outage
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Upkeep:
     def __init__(self, buffer: Buffer) -> None:
         self._buffer = buffer
         self._connection = connect(buffer.files.db)
+        self._home = displaced.Home.of(buffer.files)
         self.retention = Retention(buffer, self.used)
         self._witnessed = -1  # commits when the witness was last written
         self._checkpointed = buffer.next_seq - 1
@@ -80,7 +81,7 @@ class Upkeep:
                     if now_s >= due[name]:
                         due[name] = now_s + interval_s
                         worked &= await self._try(work)
-                for step in (self._see_whether_it_grows, self.retention.step, self._count_on):
+                for step in (self.stay_at_home, self._see_whether_it_grows, self.retention.step, self._count_on):
                     worked &= await self._try(step)
                 if worked:
                     self._outage.recovered()
@@ -111,6 +112,20 @@ class Upkeep:
         self._connection.close()
 
     # --- chores ----------------------------------------------------------------------------------------------
+
+    async def stay_at_home(self) -> None:
+        """End the run if its files were taken away under it. Raises StorageDisplaced."""
+        files, writer = self._buffer.files, self._buffer.writer
+        if await asyncio.to_thread(displaced.Home.of, files) == self._home:
+            return
+
+        def beat() -> None:
+            writer.beat_s = time.monotonic()
+
+        def rescue(db: sqlite3.Connection) -> None:
+            displaced.rescue(db, files, self._home, self._buffer.agent, self._buffer.settings.min_free, beat)
+
+        await asyncio.wrap_future(writer.chore(rescue, alone=True))
 
     async def _count_on(self) -> None:
         """Finish the counts of lanes that an earlier run left behind."""
@@ -178,8 +193,14 @@ class Upkeep:
     async def detach(self) -> None:
         """Detach the routes that did not ask for their lanes in this run: the config no longer has them."""
         buffer = self._buffer
-        chore = buffer.writer.chore(lambda db: lanes.detach(db, buffer.attached, buffer.writer.durable_seq))
-        for name in await asyncio.wrap_future(chore):
+
+        def detach(db: sqlite3.Connection) -> list[str]:
+            buffer.writer.store_totals()  # what ended is counted up to its end, and no further
+            gone = lanes.detach(db, buffer.attached, buffer.writer.durable_seq)
+            buffer.track(db)
+            return gone
+
+        for name in await asyncio.wrap_future(buffer.writer.chore(detach)):
             log.warning("route detached", route=name, why="not in the config; what it did not deliver is kept")
 
     async def _sample_rate(self) -> None:
@@ -197,6 +218,8 @@ class Upkeep:
             self._connection, buffer.files, buffer.settings, totals, self._growth.per_hour(writer.counts.bytes)
         )
         trouble = writer.failed or writer.trouble or writer.held
+        if isinstance(trouble, StorageFull) and result["hours_left"] is not None:
+            result["hours_left"] = 0.0  # it is full now, whatever room the figures still see
         return result | {
             "inbox": buffer.next_seq - 1 - writer.durable_seq,
             "commits": writer.counts.commits,

@@ -40,7 +40,7 @@ from edge_agent.buffer.counting import Tracked
 from edge_agent.buffer.projection import Entry, Projection, Sources
 from edge_agent.buffer.queries import DAMAGE_HINT, Passed, can_pass, is_damage
 from edge_agent.buffer.steps import step
-from edge_agent.errors import StorageCorrupt, StorageError, StorageFull
+from edge_agent.errors import StorageCorrupt, StorageDisplaced, StorageError, StorageFull
 from edge_agent.logs import Log, Outage
 from edge_agent.model import Kind
 
@@ -187,7 +187,7 @@ class Writer:
                 if batch or self._progress_is_due():
                     self._commit_until_done(batch)
                 self._one_chore()
-            self._store_totals()
+            self.store_totals()
         except StorageError as error:
             self._fail(error)
         except Exception as error:  # whatever it was: nobody may wait for a thread that has ended
@@ -322,10 +322,10 @@ class Writer:
             step("progress_after")
         if self._committed_s - self._totals_s >= TOTALS_S:
             self._totals_s = self._committed_s
-            self._store_totals()
+            self.store_totals()
 
-    def _store_totals(self) -> None:
-        """What the growing lanes count, up to the last commit."""
+    def store_totals(self) -> None:
+        """What the growing lanes count, up to the last commit. On the writer's thread."""
         self._connection.executemany(
             "UPDATE lane SET total = ?, total_seq = ? WHERE id = ?",
             [(lane.total, lane.total_seq, id) for id, lane in self.lanes.items()],
@@ -368,6 +368,10 @@ class Writer:
             result = work(connection)
             if not alone:
                 connection.execute("COMMIT")
+        except StorageDisplaced as error:  # whatever is committed from now on would be lost
+            self.failed = error  # before anybody hears of it
+            future.set_exception(error)
+            raise
         except (sqlite3.Error, StorageError) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 import pytest
 
-from edge_agent.buffer import Buffer, open_readonly
+from edge_agent.buffer import Buffer, BufferSettings, open_buffer, open_readonly
+from edge_agent.buffer.files import Files
 from edge_agent.buffer.recovery import Aside
-from edge_agent.errors import StorageCorrupt
+from edge_agent.errors import StorageCorrupt, StorageDisplaced, StorageError
 from edge_agent.model import Kind
 from support.buffer_rig import ALL, asynchronous, closing, opened, opening, preamble, read_all, salvaged, sample
 
@@ -364,3 +365,92 @@ async def test_damage_in_the_write_ahead_log_is_noticed_without_a_witness(tmp_pa
         told = finding(buffer)
         assert told is not None and "write-ahead log is damaged" in told["text"]
         assert (tmp_path / "b" / told["set_aside"][0] / "buffer.db-wal").exists()
+
+
+# --- under the running agent -------------------------------------------------------------------------------------
+
+
+def log_deleted(path: Path) -> None:
+    path.with_name("buffer.db-wal").unlink()
+
+
+def memory_deleted(path: Path) -> None:
+    path.with_name("buffer.db-shm").unlink()
+
+
+def text_in_its_place(path: Path) -> None:
+    path.unlink()
+    path.write_text("hello\n")
+
+
+def moved_away(path: Path) -> None:
+    path.rename(path.with_name("buffer.old"))
+
+
+def older_copy(path: Path) -> None:
+    shutil.copy(path, path.with_name("new"))
+    path.with_name("new").rename(path)
+
+
+@pytest.mark.parametrize("damage", [log_deleted, memory_deleted, text_in_its_place, deleted, moved_away, older_copy])
+@asynchronous
+async def test_files_taken_away_under_the_run_end_it_and_nothing_is_lost(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    buffer = open_buffer(tmp_path, "l3-pc1", BufferSettings(min_free="1MB", ballast="1MiB"))
+    (first,) = buffer.lanes("mes", "now", ALL)
+    buffer.append(preamble())
+    maintaining = asyncio.create_task(buffer.maintain())
+    await asyncio.sleep(0.05)
+    for number in range(SAMPLES):
+        if number == SAMPLES // 2:
+            damage(tmp_path / "buffer.db")
+        with contextlib.suppress(StorageError):
+            await buffer.room()
+            buffer.append([sample([number, True, 0])])
+    with pytest.raises(StorageDisplaced, match="under the running agent"):
+        await asyncio.wait_for(maintaining, 10)
+    accepted = buffer.durable_seq
+    with pytest.raises(StorageDisplaced):
+        await buffer.close()
+    async with opened(tmp_path) as buffer:
+        await salvaged(buffer)
+        told = finding(buffer)
+        assert told is None or told["lost"] == 0, told
+        lanes = buffer.lanes("mes", "now", ALL)
+        rows = [row.seq for lane in lanes for row in read_all(buffer, lane)]
+        assert rows[: accepted - first.seq] == list(range(first.seq + 1, accepted + 1))
+    assert not (tmp_path / "suspect").exists()
+    assert open_verified(tmp_path)
+
+
+@asynchronous
+async def test_a_stop_before_anybody_looked_takes_them_home_too(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path, "l3-pc1", BufferSettings(min_free="1MB", ballast="1MiB"))
+    last = buffer.append([sample([number, True, 0]) for number in range(100)])
+    await buffer.committed(last)
+    text_in_its_place(tmp_path / "buffer.db")
+    with pytest.raises(StorageDisplaced, match=r"what it held is in damaged-"):
+        await buffer.close()
+    async with opened(tmp_path) as buffer:
+        await salvaged(buffer)
+        assert buffer.next_seq > last and open_verified(tmp_path)
+    assert [path.read_text() for path in tmp_path.glob("damaged-*/stranger/buffer.db")] == ["hello\n"]  # noqa: ASYNC240
+
+
+@asynchronous
+async def test_without_room_for_a_copy_what_is_gone_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = open_buffer(tmp_path, "l3-pc1", BufferSettings(min_free="1MB", ballast="1MiB"))
+    last = buffer.append([sample([number, True, 0]) for number in range(100)])
+    await buffer.committed(last)
+    text_in_its_place(tmp_path / "buffer.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "free", lambda self: 0)
+        with pytest.raises(StorageDisplaced, match="no room for a copy"):
+            await buffer.close()
+    async with opened(tmp_path) as buffer:
+        assert buffer.next_seq > last
+        await salvaged(buffer)
+        told = finding(buffer)
+        assert told is not None and "set_aside" in told
+    assert open_verified(tmp_path)

@@ -254,6 +254,20 @@ async def test_a_route_that_comes_back_goes_on_where_it_was_detached(tmp_path: P
 
 
 @asynchronous
+async def test_what_comes_after_a_route_was_detached_is_not_pending_for_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as buffer:
+        buffer.lanes("mes", "now", ALL)
+    async with opened(tmp_path) as buffer:
+        await buffer.upkeep.detach()
+        pending = buffer.stats()["pending"]["mes"]
+        await buffer.committed(buffer.append([sample([number, True, 0]) for number in range(100)]))
+        buffer.writer.chore(lambda _db: buffer.writer.store_totals()).result(10)
+        assert buffer.stats()["pending"]["mes"] == pending == sum(buffer.pending_of("mes").values())
+    async with opened(tmp_path) as buffer:
+        assert buffer.stats()["pending"]["mes"] == pending
+
+
+@asynchronous
 async def test_a_route_that_asks_after_it_was_detached_gets_the_rest_of_the_log(tmp_path: Path) -> None:
     async with opened(tmp_path) as buffer:
         buffer.lanes("mes", "now", ALL)
