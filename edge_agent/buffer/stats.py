@@ -112,11 +112,13 @@ def measure(
         "dead_letters": dict(execute(letters, (LETTERS,))),
         "bytes_per_hour": None if bytes_per_hour is None else round(bytes_per_hour),
         "limit_bytes": None,
+        "limited_by": None,
         "hours_left": None,
     }
     if settings is not None:
         held, room = undelivered(connection, files, settings)
         result["limit_bytes"] = room
+        result["limited_by"] = "max_size" if room == round(HIGH * settings.max_size) else "disk"
         if bytes_per_hour:
             result["hours_left"] = round(max(0, room - held) / bytes_per_hour, 2)
     return result

@@ -140,12 +140,16 @@ def _show_verdict(out: Console, path: Path, verdict: Verdict) -> None:
         say(out, "\n  → " + _advice(path, verdict))
 
 
+_DONE_BY_SOMEBODY = {"broken_link", "checkpoint", "edited", "removed", "inserted", "moved", "fork"}
+
+
 def _advice(path: Path, verdict: Verdict) -> str:
     """What to do about it."""
-    if verdict.counts.keys() & {"unreadable", "structure"}:
-        if path.name.startswith("damaged-"):
-            return _("this one is set aside already; what was readable is in the data_dir above it")
-        return _("restart the agent: it sets the file aside and takes over what is readable")
+    if path.name.startswith("damaged-"):
+        return _("this one is set aside already; what was readable is in the data_dir above it")
+    if verdict.counts.keys() & {"unreadable", "structure"} and not verdict.counts.keys() & _DONE_BY_SOMEBODY:
+        text = _("touch {mark}, then restart the agent: it sets the file aside and takes over what is readable")
+        return text.format(mark=path / "suspect")
     return _("nobody but the agent may write here: keep a copy of the directory, and see who had access to it")
 
 
@@ -173,7 +177,7 @@ def _show(out: Console, facts: dict[str, Any]) -> None:
     rate = facts["bytes_per_hour"]
     add_row(rows, _("rate"), _("unknown while the agent is stopped") if rate is None else f"{size(rate)}/h")
     hours = facts["hours_left"]
-    add_row(rows, _("time left"), "–" if hours is None else f"{hours:.1f} h" if hours < 48 else span(hours * 3600))
+    add_row(rows, _("time left"), "–" if hours is None else f"{hours:.1f} h" if 2 <= hours < 48 else span(hours * 3600))
     out.print(rows, "")
     routes = table(_("ROUTE"), _("PENDING"), _("DEAD LETTERS"), "")
     for name, pending in facts["pending"].items():

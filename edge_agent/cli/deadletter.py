@@ -24,6 +24,7 @@ from edge_agent.i18n import _, ngettext, translate
 
 if TYPE_CHECKING:
     from edge_agent.buffer.letters import DeadLetter
+    from edge_agent.buffer.trace import Archive
 
 SHOWN = 200  # rows of the table for people; `--json` and `export` have all
 
@@ -46,6 +47,8 @@ def list_(
     """Oldest first; of many, the newest for people."""
     with closing(open_archive(data_dir_of(ctx, data_dir))) as archive:
         found = archive.dead_letters(route, reason=reason, retried=all_)
+        if not found:
+            _must_be_known(archive, route)
     if as_json:
         emit_json({"dead_letters": [_told(letter) for letter in found]})
     else:
@@ -87,6 +90,8 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Ask the agent for a lane of just these records."""
+    if ids and (all_ or reason_contains):
+        raise UsageProblem("name dead letters, or say which with an option; not both", hint="leave one of them out")
     if bool(ids) == (all_ or bool(reason_contains)):
         hint = f"edge-agent deadletter retry {route} ID, or {route} --all, or {route} --reason-contains TEXT"
         raise UsageProblem("say which dead letters", hint=hint)
@@ -112,12 +117,19 @@ def export(
 ) -> None:
     """The file is complete and on the disk when this returns."""
     with closing(open_archive(data_dir_of(ctx, data_dir))) as archive:
+        _must_be_known(archive, route)
         count = _write(to, archive.each_dead_letter(route, retried=all_))
     if as_json:
         emit_json({"route": route, "to": str(to), "records": count})
         return
     text = ngettext("{count} record written to {file}", "{count} records written to {file}", count)
     say(console(), text.format(count=count, file=to))
+
+
+def _must_be_known(archive: Archive, route: str | None) -> None:
+    """Raises UsageProblem: a misspelled route has no dead letters either, but that is no good news."""
+    if route is not None and route not in {known.route for known in archive.routes()}:
+        raise UsageProblem(f"no route is named {route}", hint="see which there are: edge-agent route list")
 
 
 def _write(path: Path, letters: Iterator[DeadLetter]) -> int:
@@ -133,7 +145,7 @@ def _write(path: Path, letters: Iterator[DeadLetter]) -> int:
     except FileExistsError as error:
         raise UsageProblem(f"{path} is there already", hint="name another file: --to FILE") from error
     except OSError as error:
-        hint = f"what is written so far stays; see df -h {path.parent}, then name another file"
+        hint = f"see ls -ld {path.parent} and df -h {path.parent}, then name another file"
         raise StorageError(f"{path} cannot be written: {error.strerror}", hint=hint) from error
     return count
 

@@ -16,7 +16,7 @@ _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 
 def instant_ns(text: str, option: str) -> int:
     """UTC nanoseconds of what was typed for ``option``. Raises UsageProblem."""
-    text = text.strip()
+    typed = text = text.strip()
     if _NANOSECONDS.fullmatch(text):
         return int(text)
     try:
@@ -29,4 +29,4 @@ def instant_ns(text: str, option: str) -> int:
         return round(datetime.fromisoformat(text).timestamp() * 1e6) * 1000  # without an offset: local time
     except (ValueError, OverflowError, OSError) as error:
         hint = f'write {option} 2h, {option} 06:00 or {option} "2025-11-03 06:00"'
-        raise UsageProblem(f"{option} {text!r} is no time", hint=hint) from error
+        raise UsageProblem(f"{option} {typed!r} is no time", hint=hint) from error

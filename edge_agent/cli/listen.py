@@ -61,7 +61,8 @@ def command(
     from edge_agent.receiver.receiver import ReceiverRefused
 
     _must_name_a_broker(url)
-    _must_be_a_group(group, db)
+    _must_be_a_group(group, db, old_mqtt)
+    _must_be_filters(topic or [])
     password = _password(password_file) if password_file else None
     if ca:
         _bytes_of(ca)
@@ -103,11 +104,24 @@ def _must_name_a_broker(url: str) -> None:
         raise UsageProblem(f"{url!r} names no broker", hint="write mqtt://host:1883 or mqtts://host:8883")
 
 
-def _must_be_a_group(group: str | None, db: str | None) -> None:
+def _must_be_filters(topics: Sequence[str]) -> None:
+    """As MQTT has them: # alone and last, + alone in its level."""
+    for topic in topics:
+        levels = topic.split("/")
+        misplaced = "#" in "".join(levels[:-1]) or any(sign in level != sign for level in levels for sign in "+#")
+        if not topic or misplaced or "\0" in topic or len(topic.encode()) > 65535:
+            raise UsageProblem(f"{topic!r} is no topic filter", hint="write e.g. --topic 'acme/#' or 'acme/+/+/L3/#'")
+
+
+def _must_be_a_group(group: str | None, db: str | None, old_mqtt: bool) -> None:
     if group is None:
         return
     if not group or any(sign in group for sign in "/+#"):
         raise UsageProblem(f"{group!r} names no group", hint="write a name without / + and #")
+    if old_mqtt:
+        raise UsageProblem(
+            "a group needs MQTT 5", hint="leave --old-mqtt out, or let one receiver do it, without --group"
+        )
     if db is None:
         raise UsageProblem("a group shares one database", hint="name it: --db postgresql://user@host/database")
 

@@ -101,10 +101,11 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield f"route {name}", "the broker takes the records, but the receiver does not confirm them", hint
         if dead := route.get("dead"):
             hint = f"see why: edge-agent deadletter list {name}"
+            what = f"dead letters: {dead}"
             if route.get("state") == "connected" and route.get("last_error"):
-                yield f"route {name}", f"{dead} dead letters; {route['last_error']}", str(route.get("hint") or hint)
+                yield f"route {name}", f"{what}; {route['last_error']}", str(route.get("hint") or hint)
             else:
-                yield f"route {name}", f"{dead} dead letters", hint
+                yield f"route {name}", what, hint
         for warning in route.get("warnings", ()):
             yield f"route {name}", str(warning["what"]), str(warning["hint"])
     buffer = status.get("buffer", {})
@@ -113,8 +114,14 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if buffer.get("shedding"):
         yield "buffer", "full: samples outside cycles are not stored", "free disk space, or see why a route is behind"
     hours = buffer.get("hours_left")
-    if hours is not None and hours < HOURS_LEFT_LOW:
-        yield "buffer", f"full in {hours:.1f} h at the present rate", "see why a route is behind, or raise max_size"
+    if hours is not None and hours < HOURS_LEFT_LOW and not trouble:
+        by_disk = buffer.get("limited_by") == "disk"
+        hint = (
+            "free disk space, or see why a route is behind"
+            if by_disk
+            else "see why a route is behind, or raise max_size"
+        )
+        yield "buffer", f"full in {span(hours * 3600)} at the present rate", hint
 
 
 # --- for people ----------------------------------------------------------------------------------------------

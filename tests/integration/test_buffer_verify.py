@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from edge_agent import clock
+from edge_agent import cli, clock
 from edge_agent.buffer.ledger import Verdict
 from edge_agent.buffer.verify import verify_dir
 from edge_agent.errors import StorageError
@@ -469,3 +469,22 @@ def test_a_spoiled_witness_is_named(day: tuple[Path, Path], tmp_path: Path) -> N
     witness = tmp_path / "copy" / "witness.json"
     witness.write_text(witness.read_text().replace('"log":"', '"log":"f', 1))
     assert [code for code, _, _ in told(verify_dir(tmp_path / "copy"))] == ["witness"]
+
+
+def test_the_advice_fits_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page that cannot be read is the disk's, a changed record somebody's: a restart mends only the first."""
+    for name, done in (("page", None), ("edit", "UPDATE record SET body = replace(body, 'Passed', 'Failed')")):
+        data = tmp_path / name
+        produce(data, tmp_path / f"{name}.db", runs=1, units=20)
+        if done is None:
+            (data / "buffer.db").write_bytes(b"a text file in its place\n" * 400)
+        else:
+            with sqlite3.connect(data / "buffer.db") as db:
+                db.execute("DROP TRIGGER record_append_only")
+                db.execute(done)
+        with pytest.raises(SystemExit) as end:
+            cli.main(["--lang", "en", "buffer", "verify", "--data-dir", str(data)])
+        assert end.value.code == cli.ExitCode.DAMAGED
+        advice = capsys.readouterr().out
+        assert (f"touch {data / 'suspect'}, then restart" in advice) is (done is None)
+        assert ("keep a copy of the directory" in advice) is (done is not None)

@@ -238,11 +238,13 @@ def on_a_terminal(line: Line, answer: str, *arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "edge_agent", "--config", str(line.config), *arguments]
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=ENVIRONMENT)
     os.close(terminal)
-    os.write(keyboard, answer.encode())
     shown = b""
     with contextlib.suppress(OSError):  # the other end is closed: the command has ended
         while part := os.read(keyboard, 4096):
             shown += part
+            if answer and b"[y/N]" in shown:  # what is typed before the question may be thrown away
+                os.write(keyboard, answer.encode())
+                answer = ""
     os.close(keyboard)
     return process.wait(30), shown.decode()
 
@@ -284,6 +286,11 @@ def test_the_buffer_is_verified_beside_the_agent_and_against_the_receiver(line: 
         (["route", "drop", "mse", "--reason", "x", "--yes"], ExitCode.USAGE, "edge-agent route list"),
         (["deadletter", "retry", "mes"], ExitCode.USAGE, "--all"),
         (["deadletter", "retry", "mes", "aaaaaaaaaaaa-5"], ExitCode.PROBLEM, "edge-agent deadletter list mes"),
+        (["deadletter", "retry", "mes", "aaaaaaaaaaaa-5", "--all"], ExitCode.USAGE, "not both"),
+        (["deadletter", "list", "mse"], ExitCode.USAGE, "edge-agent route list"),
+        (["deadletter", "export", "mse", "--to", "/nonexistent/x"], ExitCode.USAGE, "edge-agent route list"),
+        (["deadletter", "export", "mes", "--to", "/nonexistent/x"], ExitCode.CANNOT_CREATE, "ls -ld /nonexistent"),
+        (["route", "replay", "mes", "--since", "99:99"], ExitCode.USAGE, "--since '99:99' is no time"),
         (["deadletter", "show", "nonsense"], ExitCode.USAGE, "edge-agent deadletter list"),
         (["deadletter", "show", "aaaaaaaaaaaa-5"], ExitCode.PROBLEM, "edge-agent deadletter list --all"),
         (["buffer", "verify", "--against", "/nonexistent"], ExitCode.UNAVAILABLE, "ls -l /nonexistent"),

@@ -47,7 +47,7 @@ ENVIRONMENT = os.environ | {"LANGUAGE": "en", "COLUMNS": "160"}
 def _ask(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "edge_agent", "--config", str(config), *arguments],
-        capture_output=True, text=True, timeout=30, check=False, env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False, env=ENVIRONMENT,
     )  # fmt: skip
 
 

@@ -371,6 +371,10 @@ def test_listen_says_why_it_cannot(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["foo"], "'foo' names no broker\n  → write mqtt://host:1883 or mqtts://host:8883\n"),
+        (["mqtt://host", "--topic", "acme/#/a"], "'acme/#/a' is no topic filter\n  → write e.g. --topic 'acme/#'"),
+        (["mqtt://host", "--topic", "ac+/#"], "'ac+/#' is no topic filter"),
+        (["mqtt://host", "--topic", ""], "'' is no topic filter"),
+        (["mqtt://host", "--group", "mes", "--old-mqtt"], "a group needs MQTT 5\n  → leave --old-mqtt out"),
         (["mqtt://"], "'mqtt://' names no broker"),
         (["mqtt://host:x"], "'mqtt://host:x' names no broker"),
         (["mqtt://127.0.0.1:1", "--password-file", "/nope"], "/nope cannot be read: No such file or directory\n  → "),

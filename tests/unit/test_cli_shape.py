@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -80,6 +81,15 @@ def test_every_verb_and_option_says_what_it_is(verb: str) -> None:
         assert command.help, name
         for param in command.params:
             assert getattr(param, "help", "x"), f"{name}: {param.opts}"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_in_chinese_is_not_cut_off(verb: str) -> None:
+    environment = os.environ | {"LANGUAGE": "zh", "COLUMNS": "80"}
+    for name, _command in _commands(verb):
+        command = [sys.executable, "-m", "edge_agent", *name.split(), "--help"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=30).stdout
+        assert "…" not in shown, name
 
 
 def test_run_loads_neither_rich_nor_the_other_verbs() -> None:

@@ -37,10 +37,33 @@ def test_a_tag_without_a_value_that_ends_nothing_and_a_start_are_no_troubles() -
 
 def test_dead_letters_say_why_the_last_one_was_refused() -> None:
     (trouble,) = facts("idle", {}, dead=3, last_error="a/b: not authorized", hint="allow a/b")["troubles"]
-    assert trouble["what"] == "3 dead letters; a/b: not authorized"
+    assert trouble["what"] == "dead letters: 3; a/b: not authorized"
     assert trouble["hint"] == "allow a/b"
     (trouble,) = facts("idle", {}, dead=3)["troubles"]
-    assert trouble["what"] == "3 dead letters" and "deadletter list mes" in trouble["hint"]
+    assert trouble["what"] == "dead letters: 3" and "deadletter list mes" in trouble["hint"]
+
+
+def test_a_buffer_that_is_nearly_full_says_what_makes_room() -> None:
+    def told(**buffer: Any) -> list[tuple[str, str]]:
+        return [(trouble["what"], trouble["hint"]) for trouble in collect_running({"buffer": buffer})["troubles"]]
+
+    ((what, hint),) = told(hours_left=0.15, limited_by="disk")
+    assert what == "full in 9 min at the present rate" and hint.startswith("free disk space")
+    ((_what, hint),) = told(hours_left=0.15, limited_by="max_size")
+    assert "max_size" in hint
+    full = {"error": "the buffer cannot be written: database or disk is full", "hint": "free disk space"}
+    assert told(hours_left=0.0, limited_by="disk", trouble=full) == [(full["error"], full["hint"])]
+    i18n.use("zh")
+    try:
+        for text in (
+            "dead letters: 3",
+            what,
+            hint,
+            "the broker takes the records, but the receiver does not confirm them",
+        ):
+            assert i18n.translate(text) != text
+    finally:
+        i18n.use("en")
 
 
 def test_chinese_lists_have_chinese_commas() -> None:

@@ -46,7 +46,7 @@ NOT_FOR_PEOPLE = re.compile(
     r"|expected the node content|NO READ|No response)"
 )
 _ERROR = re.compile(
-    r"(Error|Problem|Missing|Rejected|Refused|Lost|Unavailable|Corrupt|Busy|Full|Isolated|NotRunning|UnknownDriver|Notice)$"
+    r"(Error|Problem|Missing|Rejected|Refused|Lost|Unavailable|Corrupt|Displaced|Busy|Full|Isolated|NotRunning|UnknownDriver|Notice)$"
 )
 _TEXT_NAMES = {"what", "hint", "reason", "torn", "text"}
 _TEXT_CALLS = {"add", "_report", "_stop", "refuse", "_error", "report", "note"}
@@ -123,6 +123,8 @@ def raised(path: Path) -> Iterator[str]:
             found += [word.value for word in node.keywords if word.arg in _TEXT_NAMES]
             if _ERROR.search(_called(node)) or _called(node) in _TEXT_CALLS:
                 found += node.args
+        elif isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple) and len(node.value.elts) == 3:
+            found += node.value.elts[1:]  # (about, what, hint) of `status`
         elif isinstance(node, ast.Assign) and any(getattr(name, "id", "") in _TEXT_NAMES for name in node.targets):
             found.append(node.value)
         for expression in found:
