@@ -76,6 +76,7 @@ class Buffer:
         self._inbox_bytes = 0  # of what is appended and not durable
         self._sizes: list[tuple[int, int]] = []  # (last seq, bytes) of each append that is not durable
         self._handed: set[int] = set()  # lanes given out in this run
+        self.damage: list[str] = []  # what this run found damaged at its start, and what became of it
         self.shedding = False  # full: samples of no cycle are not stored
         self.shed: list[int] = []  # seqs that were not stored and are not recorded as a drop yet
         self._offers: deque[Lane] = deque()  # any thread appends
@@ -347,7 +348,7 @@ class Buffer:
 
     def stats(self) -> dict[str, Any]:
         """Rows, bytes, rate, what each route has pending, hours left. Cheap: reads no records."""
-        return self.upkeep.stats() | {"salvage": self.salvaging}
+        return self.upkeep.stats() | {"salvage": self.salvaging, "damage": self.damage}
 
     @property
     def salvaging(self) -> dict[str, Any] | None:

@@ -67,6 +67,7 @@ def open_buffer(data_dir: Path, agent: str, settings: BufferSettings) -> Buffer:
         connection, loss = _make_ready(files, seen)
         name, boot, head = _open_log(connection, agent, loss, seen)
         buffer = Buffer(files, lock, connection, settings, agent, name, boot, head)
+        buffer.damage += loss.text
         if loss.places:
             buffer.begin_salvage(loss.places)
     except BaseException as error:

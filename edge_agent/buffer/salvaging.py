@@ -299,6 +299,7 @@ class Salvaging:
             complete[:] = self._given_out(db, salvage.end(db, self._directories))
 
         await self._buffer.committed(self._append("finding", body, end))
+        self._buffer.damage.append(text)
         self._buffer.offer(complete)
         self._gaps = []
         await asyncio.wrap_future(

@@ -111,6 +111,9 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     buffer = status.get("buffer", {})
     if trouble := buffer.get("trouble"):
         yield "buffer", str(trouble.get("error")), str(trouble.get("hint") or "")
+    for text in buffer.get("damage") or ():
+        hint = "see what stands now: edge-agent buffer verify; this line goes with the next restart"
+        yield "buffer", f"found at this start: {text}", hint
     if buffer.get("shedding"):
         yield "buffer", "full: samples outside cycles are not stored", "free disk space, or see why a route is behind"
     hours = buffer.get("hours_left")

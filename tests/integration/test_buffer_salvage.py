@@ -69,6 +69,8 @@ async def test_a_unit_stays_the_same_and_its_attempts_are_counted_on(tmp_path: P
         assert again is not None and again.unit == units["SN7"] and again.attempts == {"press-fit": 2}
         await salvaged(buffer)
         assert buffer.salvaging is None and buffer.holds_known
+        began, ended = buffer.stats()["damage"]
+        assert "is set aside" in began and "were taken over" in ended
         assert buffer.lookup.unit("serial", "SN7") == again
         assert len(rows(buffer, "SELECT unit FROM unit")) == UNITS
         assert {serial: unit for unit, serial in rows(buffer, "SELECT unit, serial FROM unit")} == units

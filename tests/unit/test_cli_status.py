@@ -43,6 +43,13 @@ def test_dead_letters_say_why_the_last_one_was_refused() -> None:
     assert trouble["what"] == "dead letters: 3" and "deadletter list mes" in trouble["hint"]
 
 
+def test_what_a_start_found_damaged_is_not_passed_over() -> None:
+    found = collect_running({"buffer": {"damage": ["records 17 to 20 at least were committed and are not there"]}})
+    (trouble,) = found["troubles"]
+    assert found["overall"] == "DEGRADED"
+    assert "records 17 to 20" in trouble["what"] and "buffer verify" in trouble["hint"]
+
+
 def test_a_buffer_that_is_nearly_full_says_what_makes_room() -> None:
     def told(**buffer: Any) -> list[tuple[str, str]]:
         return [(trouble["what"], trouble["hint"]) for trouble in collect_running({"buffer": buffer})["troubles"]]
