@@ -5,14 +5,16 @@ A route has one lane a log; a changed filter closes the open lane and begins ano
 Numbers count the records that pass the filter, and a *hole* (dropped records) counts for as many as it held, so
 re-reading from the cursor gives every record the number it had.
 
-A stream's name never comes back for other records: numbers of the log's own lanes only grow, and a lane that repeats
-something is named after its id, of which the highest is never deleted.
+A stream's name never comes back for other records: numbers of the log's own lanes only grow while there is the log. A
+lane that repeats something has a random one: it may be of a log long finished, and may be forgotten (when it is done,
+or with a lost tail of the write-ahead log) while receivers still know of it.
 
 The functions here take the writing connection, inside the caller's transaction.
 """
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -88,6 +90,7 @@ class Lane:
 
 _COLUMNS = "route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, id, purpose, request"
 _GROWING = 2**63 - 1
+STREAMS = 2**40
 UNFINISHED = "(to_seq IS NULL OR seq < to_seq)"
 WITHHELD = (
     "EXISTS (SELECT 1 FROM gap WHERE gap.reason = 'salvage' AND gap.last_seq > lane.seq"
@@ -144,11 +147,9 @@ def attach(
 
 def _had(connection: sqlite3.Connection, route: str) -> int | None:
     """The last seq that is in a lane of the route; the rest of a log that it was detached in is in none."""
-    sql = "SELECT to_seq FROM lane WHERE route = ? AND number > 0 ORDER BY from_seq DESC, number DESC LIMIT 1"
-    row = connection.execute(sql, (route,)).fetchone()
-    if row is None:
-        return None
-    return _GROWING if row[0] is None else int(row[0])
+    sql = f"SELECT max(coalesce(to_seq, {_GROWING})) FROM lane WHERE route = ? AND number > 0"
+    (last,) = connection.execute(sql, (route,)).fetchone()  # not the newest: one that was cut off may hold nothing
+    return None if last is None else int(last)
 
 
 def _refilter(
@@ -186,7 +187,7 @@ def insert(
         sql = "SELECT max(coalesce(max(number), 0), 0) + 1 FROM lane WHERE route = ? AND log = ?"
         (number,) = connection.execute(sql, (route, log)).fetchone()
     else:
-        (number,) = connection.execute("SELECT -coalesce(max(id), 0) - 1 FROM lane").fetchone()
+        number = -secrets.randbelow(STREAMS) - 1
     connection.execute(
         "INSERT INTO lane (route, number, log, boot, from_seq, to_seq, seq, n, kinds, stations, total, total_seq,"
         " purpose, request) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, ?, ?, ?)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -94,10 +95,12 @@ def test_a_replay_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
             with pytest.raises(LookupError, match="no route is named mes"):
                 store.replay("mes", first_seq=first, last_seq=first)
             store.lanes("mes", "oldest", WANTED)
-            for log, span in (("nowhere", (first, first)), (store.log, (first, 10**9)), (store.log, (5, 2))):
-                with pytest.raises(LookupError, match="is not in log"):
+            for log, span in (("nowhere", (first, first)), (store.log, (10**8, 10**9)), (store.log, (5, 2))):
+                with pytest.raises(LookupError, match=r"nothing of seq .* is in log"):
                     store.replay("mes", first_seq=span[0], last_seq=span[1], log=log)
             assert store.replay("mes", first_seq=first, last_seq=first, log=store.log)
+            (clipped,) = store.replay("mes", first_seq=first, last_seq=10**9, log=store.log)
+            assert (clipped.from_seq, clipped.to_seq) == (first, store.durable_seq), "a restored receiver guesses"
 
     asyncio.run(scenario())
 
@@ -163,5 +166,59 @@ def test_streams_of_replays_never_come_back(tmp_path: Path) -> None:
             new = store.split(lane)
             assert new is not None
             assert new.stream == f"{store.log}.mes.2"
+
+    asyncio.run(scenario())
+
+
+def test_a_hole_is_told_whole_however_far_a_read_goes(tmp_path: Path) -> None:
+    """A cursor inside one would stand for numbers that its seqs no longer tell."""
+
+    async def scenario() -> None:
+        async with buffer(tmp_path) as store:
+            (lane,) = store.lanes("mes", "oldest", WANTED)
+            await filled(store, 50)
+            assert await store.drop_route("mes", "for the test") == 51
+            await filled(store, 5)
+            reader = store.reader()
+            for max_seq in (10, store.durable_seq):
+                found = reader.rows(lane, lane.seq, max_seq, 100, 2**20)
+                assert (found[0].seq, found[0].kind) == (51, 0), "the drop itself is 52"
+                assert len(found) == (1 if max_seq == 10 else 7)
+            assert [row.seq for row in reader.rows(lane, 51, store.durable_seq, 100, 2**20)] == list(range(52, 58))
+            reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_was_read_once_stays_in_hand_when_it_is_read_again(tmp_path: Path) -> None:
+    """After a reconnect: the receiver may have had it, so it is not given up."""
+
+    async def scenario() -> None:
+        async with buffer(tmp_path) as store:
+            (lane,) = store.lanes("mes", "oldest", WANTED)
+            await filled(store, 50)
+            reader = store.reader()
+            for rows in (40, 5):
+                assert reader.rows(lane, lane.seq, store.durable_seq, rows, 2**20)
+            reader.close()
+            assert await store.drop_route("mes", "for the test") == 11
+
+    asyncio.run(scenario())
+
+
+def test_a_kill_right_after_a_cut_leaves_one_growing_lane(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with buffer(tmp_path) as store:
+            (lane,) = store.lanes("mes", "oldest", WANTED)
+            await filled(store, 20)
+            assert store.split(lane) is not None
+            store.writer.shrink()
+            copied = store.writer.chore(lambda _: shutil.copy(store.files.db, tmp_path / "killed.db"), alone=True)
+            await asyncio.wrap_future(copied)
+        (tmp_path / "killed" / "data").mkdir(parents=True)
+        shutil.copy(tmp_path / "killed.db", tmp_path / "killed" / "data" / "buffer.db")
+        async with buffer(tmp_path / "killed") as store:
+            lanes = store.lanes("mes", "oldest", WANTED)
+            assert [(lane.log == store.log, lane.to_seq is None) for lane in lanes] == [(False, False), (True, True)]
 
     asyncio.run(scenario())
