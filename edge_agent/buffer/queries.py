@@ -112,7 +112,7 @@ class Reader:
         limit = max(1, min(max_rows, int(max_bytes / self._row_bytes) + 1))
         refused = self._refused(lane)
         while after_seq < end:
-            rows = self._fetch(lane, after_seq, end, limit)
+            rows = self._fetch(lane, self._covered_to(lane, after_seq, end), end, limit)
             scanned_to = rows[-1].seq if len(rows) >= limit else end
             if refused:
                 passes = lane.filter.passes
@@ -121,7 +121,8 @@ class Reader:
                 rows = self._merge_holes(lane, after_seq, scanned_to, rows)
                 if rows:
                     rows = self._cut(rows[:max_rows], max_bytes)
-                    self._passed.seq[lane.id] = rows[-1].seq
+                    passed = self._passed.seq  # after a reconnect what comes again is below what was used once
+                    passed[lane.id] = max(rows[-1].seq, passed.get(lane.id, 0))
                     return rows
             after_seq = scanned_to
         return []
@@ -146,8 +147,20 @@ class Reader:
             self._sources = dict(self._connection.execute("SELECT id, name FROM source"))
             return _named(rows, self._sources)
 
+    def _covered_to(self, lane: Lane, after_seq: int, end: int) -> int:
+        """The end of the holes that begin right after ``after_seq``: whatever lies in them need not be read."""
+        sql = "SELECT first_seq, last_seq FROM hole WHERE lane = ? AND last_seq > ? ORDER BY last_seq"
+        for first, last in self._connection.execute(sql, (lane.id, after_seq)):
+            if first > after_seq + 1 or after_seq >= end:
+                break
+            after_seq = last
+        return after_seq
+
     def _merge_holes(self, lane: Lane, after_seq: int, end: int, rows: list[Row]) -> list[Row]:
-        """Put each hole that ends here in its place, instead of whatever rows it still covers."""
+        """Put each hole that begins here in its place, instead of whatever rows it still covers.
+
+        However long it is: a cursor must never come to stand inside one, as its numbers would no longer fit the seqs.
+        """
         sql = "SELECT first_seq, last_seq, count, reason FROM hole WHERE lane = ? AND last_seq > ? ORDER BY last_seq"
         found = self._connection.execute(sql, (lane.id, after_seq))
         holes = list(takewhile(lambda hole: hole[0] <= end, found))  # they do not overlap: the rest lies behind
@@ -158,7 +171,7 @@ class Reader:
         firsts = [first for first, _, _, _ in holes] + [2**63]
         rows = [row for row in rows if row.seq < firsts[bisect_left(lasts, row.seq)]]
         for _, last, count, reason in holes:
-            if last <= end and count:
+            if count:
                 rows.append(Row(last, TOMBSTONE, "", 0, 0, 1, orjson.dumps({"count": count, "reason": reason})))
         return sorted(rows)
 

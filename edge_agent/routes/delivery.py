@@ -23,6 +23,7 @@ from edge_agent.routes.window import Window
 if TYPE_CHECKING:
     from edge_agent.buffer import Buffer, Lane
 
+TOMBSTONE_BYTES = 60  # of one number's, without its reason
 REASONS = 20  # of dead letters that the log tells, each once; a receiver may make up any number
 
 log = Log(__name__)
@@ -84,6 +85,7 @@ class Delivery:
         """Put what was read into the window."""
         for item in batch.too_large:
             reason = f"{item.size} bytes: larger than a message may be"
+            self.dead[item.n] = reason
             self._buffer.dead_letter(self.lane, item.n, item.seq, reason)
             self._warn(item.n, reason)
         self.window.add(batch)
@@ -117,7 +119,8 @@ class Delivery:
         for n in numbers:
             self._dead_letter(n, reason)
         self._warn(message.n, reason, source=message.source, kind=message.kind, records=len(numbers))
-        stone = tombstone([(n, 1, reason) for n in numbers])
+        room = max(20, len(message.records) // len(numbers) - TOMBSTONE_BYTES)  # or it might be too large in its turn
+        stone = tombstone([(n, 1, reason[:room]) for n in numbers])
         self.window.replace(message, stone)
         return stone
 
@@ -132,8 +135,8 @@ class Delivery:
         """Move by what the receiver said. Raises BadConfirmation."""
         lane, window = self.lane, self.window
         # A lane of an earlier run may have been sent further than this run has; it cannot hold more than its seqs.
-        highest = window.sent_n if lane.to_seq is None else lane.n + lane.to_seq - lane.seq
-        if said.upto > highest:
+        highest = 0 if lane.to_seq is None else lane.n + lane.to_seq - lane.seq
+        if said.upto > max(highest, window.sent_n):
             raise BadConfirmation(f"upto {said.upto} was never sent")
         for n, reason in said.nack.items():
             if window.upto < n <= window.sent_n and n not in self.dead:
