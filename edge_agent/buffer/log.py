@@ -215,12 +215,11 @@ class Buffer:
     ) -> list[Lane]:  # fmt: skip
         """Give ``route`` a range once more, or (``purpose`` "retry") only ``seqs`` of it: one lane a log, offered.
 
-        With ``log``, the range has to lie in that one. Blocks for some milliseconds: for worker threads. Raises
-        LookupError when there is no such route, or no such range in that log, and StorageError.
+        With ``log``, only what of the range is in that one. A ``request`` that waits to be salvaged is not made again.
+        Blocks for some milliseconds: for worker threads. Raises LookupError when there is no such route, nothing of the
+        range in that log, or too many requests wait, and StorageError.
         """
         span = (max(first_seq, 1), min(last_seq, self.writer.durable_seq))
-        if log is not None and span != (first_seq, last_seq):
-            raise LookupError(f"seq {first_seq}-{last_seq} is not in log {log}")
 
         def make(db: sqlite3.Connection) -> list[Lane] | LookupError:
             try:
@@ -256,12 +255,17 @@ class Buffer:
         return new
 
     def _lane_chore(self, route: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        future = self.writer.chore(work)
         try:
-            return self.writer.chore(work).result(timeout=LANES_S)
+            try:
+                return future.result(timeout=LANES_S)
+            except TimeoutError as error:
+                if future.cancel():
+                    raise StorageError(f"no lane for route {route}: the writer does not answer") from error
+                return future.result()  # it has begun: what it makes must not come to be behind our back
         except sqlite3.Error as error:
+            self.writer.chore(self.track)  # what the failed one counted is not there
             raise StorageFull(f"no lane for route {route}: {error}", hint="free disk space") from error
-        except TimeoutError as error:
-            raise StorageError(f"no lane for route {route}: the writer does not answer") from error
 
     def offer(self, lanes: Sequence[Lane]) -> None:
         """New lanes for running routes to take up. Any thread may call."""
@@ -304,7 +308,7 @@ class Buffer:
         """Give up what ``route`` has pending now, in recorded drops; returns how many records that were.
 
         A route that is detached is forgotten with it, its dead letters included. Raises LookupError if there is none
-        of that name.
+        of that name, and StorageError if it cannot be forgotten yet, as something of it is still being salvaged.
         """
         return await self.upkeep.retention.routes.drop(route, reason)
 

@@ -195,7 +195,9 @@ class Writer:
             raise  # unexpected: shown by threading's hook; the agent ends, systemd starts it again
         finally:
             while self._chores:
-                self._chores.popleft()[1].set_exception(self.failed or StorageError("the buffer is closed"))
+                future = self._chores.popleft()[1]
+                if future.set_running_or_notify_cancel():  # nobody waits for one that was cancelled
+                    future.set_exception(self.failed or StorageError("the buffer is closed"))
 
     def _finished(self) -> bool:
         return self._stopping and not (self._inbox.appends or self._progress or self._dead or self._chores)

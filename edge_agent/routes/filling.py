@@ -39,6 +39,7 @@ class Filling:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"route-{name}")
         self._reader: Reader | None = None
         self._moved: Callable[[], None] = lambda: None
+        self._cutting: asyncio.Task[None] | None = None
 
     async def begin(self, lanes: Callable[[], Iterable[Lane]]) -> None:
         """Ask the buffer for the route's lanes and a reader. Raises StorageError."""
@@ -78,19 +79,31 @@ class Filling:
             self._lanes.tend()
 
     async def _cut_live(self) -> None:
-        """Let what the live lane has pending drain beside what comes from now on."""
-        live = self._lanes.to_cut()
-        if live is None:
-            return
-        async with live.reading:  # or records of the new lane might be read in the old one
-            try:
-                new = await asyncio.to_thread(self._buffer.split, live.lane, CUT_RECORDS)
-            except StorageError as error:  # full, or slow: then the lane is delivered as it is
-                log.debug("live lane not cut", route=self._name, error=error)
+        """Let what the live lane has pending drain beside what comes from now on.
+
+        The buffer cuts even if our connection ends meanwhile. So a cut outlives the connection, and the next one waits
+        for it before anything is read: else what comes from now on would be sent in the old lane, and in the new one.
+        """
+        if self._cutting is None:
+            live = self._lanes.to_cut()
+            if live is None:
                 return
-            if new is not None:
-                self._lanes.cut(live, new)
-                log.info("live goes beside the backlog", route=self._name, stream=new.stream, backlog=live.lane.stream)
+            async with live.reading:  # or records of the new lane might be read in the old one
+                self._cutting = asyncio.create_task(self._cut(live), name=f"route {self._name} cut")
+                await asyncio.shield(self._cutting)
+        else:
+            await asyncio.shield(self._cutting)
+        self._cutting = None
+
+    async def _cut(self, live: Delivery) -> None:
+        try:
+            new = await asyncio.to_thread(self._buffer.split, live.lane, CUT_RECORDS)
+        except StorageError as error:  # full, or slow: then the lane is delivered as it is
+            log.debug("live lane not cut", route=self._name, error=error)
+            return
+        if new is not None:
+            self._lanes.cut(live, new)
+            log.info("live goes beside the backlog", route=self._name, stream=new.stream, backlog=live.lane.stream)
 
     async def _fill(self, delivery: Delivery, limits: Limits) -> None:
         """Keep its window filled. Returns when the lane is finished; one that grows never is."""
