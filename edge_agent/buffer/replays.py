@@ -15,11 +15,13 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
 from edge_agent import clock
-from edge_agent.buffer.lanes import UNFINISHED, Lane, RouteFilter, insert, lane
+from edge_agent.buffer.lanes import UNFINISHED, WITHHELD, Lane, RouteFilter, insert, lane
 from edge_agent.model import Kind
 
 Range = tuple[int, int]
 """An inclusive range of seq."""
+
+ASKED_OPEN = 4  # ranges that receivers asked for: so many of a route at once
 
 _EVERYTHING = RouteFilter(frozenset(Kind)).columns()
 
@@ -38,8 +40,10 @@ def replay(
     if row is None:
         raise LookupError(f"no route is named {route}")
     parts = [(id, boot, first, last) for id, boot, first, last in _logs(db, span) if log in (None, id)]
-    if log is not None and [part[2:] for part in parts] != [span]:
-        raise LookupError(f"seq {span[0]}-{span[1]} is not in log {log}")
+    if log is not None and not parts:
+        raise LookupError(f"nothing of seq {span[0]}-{span[1]} is in log {log}")
+    if request is not None and _waits(db, route, request):
+        return []
     _forget(db, route)
     made = []
     for id, boot, first, last in parts:
@@ -55,8 +59,20 @@ def replay(
     return [lane(db, id) for id in made]
 
 
+def _waits(db: sqlite3.Connection, route: str, request: str) -> bool:
+    """Whether a request waits for its range to be salvaged: its route does not know of it.
+
+    Raises LookupError if as many do as may be open.
+    """
+    sql = f"SELECT request FROM lane WHERE route = ? AND request IS NOT NULL AND {UNFINISHED} AND {WITHHELD}"
+    asked = {id for (id,) in db.execute(sql, (route,))}
+    if request not in asked and len(asked) >= ASKED_OPEN:
+        raise LookupError(f"{ASKED_OPEN} ranges wait to be salvaged already")
+    return request in asked
+
+
 def _forget(db: sqlite3.Connection, route: str) -> None:
-    """Let earlier replays that are done go, but for the newest of all: who asks and asks shall not fill the file."""
+    """Let earlier replays that are done go: who asks and asks shall not fill the file."""
     sql = (
         "SELECT id FROM lane WHERE route = ? AND purpose <> 'log' AND seq >= to_seq"
         " AND id NOT IN (SELECT lane FROM dead_letter) AND id < (SELECT max(id) FROM lane)"

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from edge_agent import clock
 from edge_agent.buffer.backlog import Backlog
 from edge_agent.buffer.holes import DEAD_LETTER_NS, ROW_BYTES, done, existing, give_up
-from edge_agent.buffer.lanes import UNFINISHED
+from edge_agent.buffer.lanes import UNFINISHED, WITHHELD
 from edge_agent.buffer.slices import TICK_SLICES
 from edge_agent.buffer.stats import LOW
+from edge_agent.errors import StorageError
 from edge_agent.model import Kind
 
 if TYPE_CHECKING:
@@ -77,10 +78,19 @@ class RouteDrops:
             body = await self._retention.drop(lambda db: self._give_up_for(db, route, upto, reason))
             given += sum(body.get("kinds", {}).values())
         if not attached[0]:
+            self._must_be_whole(route, given)
             while body := await self._retention.drop(lambda db: self._forget_letters(db, route, reason)):
                 given += sum(body["kinds"].values())
             await self._retention.chore(lambda db: _forget_route(db, route))
         return given
+
+    def _must_be_whole(self, route: str, given: int) -> None:
+        """Raises StorageError while something of the route is being salvaged: it could not be counted."""
+        sql = f"SELECT 1 FROM lane WHERE route = ? AND {UNFINISHED} AND {WITHHELD} LIMIT 1"
+        if self._retention.look(lambda db: db.execute(sql, (route,)).fetchone()) is not None:
+            what = f"{given} records were given up; others of route {route} are still being taken over"
+            hint = "type the same again when `edge-agent buffer stats` shows no salvage any more"
+            raise StorageError(f"{what} from a damaged file", hint=hint)
 
     def _give_up_for(self, db: sqlite3.Connection, route: str, upto: int, reason: str, most: int | None = None) -> Body:
         """One slice of what a route has pending, at most ``most`` bytes of it, its oldest first."""
@@ -103,6 +113,7 @@ class RouteDrops:
         ``only_new``: not in its replays.
         """
         sql = f"SELECT id, seq, min(coalesce(to_seq, ?1), ?1) FROM lane WHERE route = ?2 AND {UNFINISHED}"
+        sql += f" AND NOT {WITHHELD}"  # of what is still being salvaged nobody knows what is in it
         sql += " AND purpose = 'log'" if only_new else ""
         for lane, seq, end in db.execute(sql + " ORDER BY from_seq, id", (upto, route)).fetchall():
             first = done(db, lane, max(seq, self._buffer.passed.seq.get(lane, 0))) + 1

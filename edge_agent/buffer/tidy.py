@@ -3,8 +3,8 @@
 A closed cycle goes, with its windows, bindings and findings, when it ended longer ago than ``keep_units`` and none of
 its records is left; its unit with its last cycle. A lane goes when it is finished and none of its records is left, a
 replay as soon as it is finished, a log when nothing of it is left. What a detached route was to be given once more
-ends: its receiver is gone, and it had it once. The numbers and ids that name streams never come back: the newest lane
-of a route in a log stays as long as the log, and the newest of all in any case.
+ends: its receiver is gone, and it had it once; dead letters that it was to be given once more are dead again. The
+numbers that name streams never come back: the newest lane of a route in a log stays as long as the log.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ def _end(db: sqlite3.Connection) -> None:
         f" WHERE {UNFINISHED} AND to_seq IS NOT NULL AND NOT coalesce(r.attached, 0)"
     )
     for lane, seq, to_seq, purpose in db.execute(sql).fetchall():
+        if purpose == "retry":  # it never had them: they are dead letters as before
+            letters = "UPDATE dead_letter SET retried_at_ns = NULL WHERE route = (SELECT route FROM lane WHERE id = ?1)"
+            db.execute(f"{letters} AND seq IN (SELECT seq FROM pick WHERE lane = ?1 AND seq > ?2)", (lane, seq))
         if purpose != "log" or holes.done(db, lane, seq) >= to_seq:
             db.execute("UPDATE lane SET seq = to_seq WHERE id = ?", (lane,))
 

@@ -112,7 +112,7 @@ def test_requests_are_bounded_and_wrong_ones_counted(tmp_path: Path) -> None:
                 await until(lambda: len(watcher.texts()) == 50)
                 wrong = [
                     asking("mes", "000000000000", first, first),
-                    asking("mes", store.log, first, first + 10**6),
+                    asking("mes", store.log, first + 10**6, first + 10**7),
                     asking("mes", store.log, first, first) | {"agent": "other"},
                     asking("erp", store.log, first, first),
                 ]
