@@ -202,7 +202,11 @@ class Link:
         self._check()
         self._subscribed = self._loop.create_future()
         self._client.subscribe(topic, qos=qos)
-        await self._until(self._subscribed)
+        try:
+            async with asyncio.timeout(self._settings.ack_timeout):
+                await self._until(self._subscribed)
+        except TimeoutError as error:
+            raise BrokerUnavailable(f"no answer to a subscription for {self._settings.ack_timeout:g} s") from error
 
     async def arrived(self) -> Incoming:
         """The next message. Raises BrokerUnavailable when the link is lost and nothing is left."""

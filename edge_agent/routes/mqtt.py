@@ -84,7 +84,7 @@ class MqttSink:
         self._retain = self._retain and granted.retain
         await self._announce(publisher, "online")
         self._notices += tls.connection_notices(self._settings, publisher.used)
-        return Limits(message_bytes, min(self._settings.in_flight, granted.receive_maximum))
+        return Limits(message_bytes, max(1, min(self._settings.in_flight, granted.receive_maximum)))
 
     async def send(self, message: Outgoing) -> None:
         topic, now_s = self.topic(message.source, message.kind), time.monotonic()
@@ -92,23 +92,25 @@ class MqttSink:
         if refusal is not None and not message.retried and now_s - refused_s < _ASK_AGAIN_S:
             raise TopicRefused(refusal.reason, hint=refusal.hint)
         try:
-            await self._publish(topic, message.payload)
+            await self._publish(topic, message)
         except TopicRefused as error:
             self._refused[topic] = (now_s, error)
             raise
         self._refused.pop(topic, None)
 
-    async def _publish(self, topic: str, payload: bytes) -> None:
+    async def _publish(self, topic: str, message: Outgoing) -> None:
         """Publish, however often the broker asks to come back later."""
         me, wait_s = asyncio.current_task(), _QUOTA_S
         try:
             while True:
                 if self._publisher is None:
                     raise BrokerUnavailable("not connected")
+                message.put_off = False
                 try:
-                    await self._publisher.publish(topic, payload)
+                    await self._publisher.publish(topic, message.payload)
                     return
                 except QuotaExceeded:
+                    message.put_off = True
                     self._over_quota.add(me)
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1))
                 wait_s = min(2 * wait_s, _QUOTA_MAX_S)

@@ -26,7 +26,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.errors import BrokerUnavailable, MessageRejected
+from edge_agent.errors import BrokerUnavailable, MessageRejected, StorageFull
 from edge_agent.logs import Log, Outage
 from edge_agent.model import Kind
 from edge_agent.routes.delivery import Delivery
@@ -89,7 +89,7 @@ class Route:
         self._filling = Filling(name, self._lanes, buffer, lambda: self._hearing.silent)
         self._rate = Rate(settings.max_rate)
         self._pace = asyncio.Lock()
-        self._flying: dict[Message, Delivery] = {}  # given to the sink, which has not answered
+        self._flying: dict[Message, tuple[Message, Delivery, Outgoing]] = {}  # given to the sink, not answered
         self._one_at_a_time = asyncio.Lock()
         self._draining = asyncio.Event()
         self._drained = asyncio.Event()
@@ -97,7 +97,7 @@ class Route:
         self._doubted = False  # it opened, but did not take what it was given: only taking that shows the end of it
         self._outage = Outage(log, "route", route=name)
         self._state = "starting"
-        self._error: BrokerUnavailable | None = None  # while the sink is away
+        self._error: BrokerUnavailable | StorageFull | None = None  # while the sink is away, or there are no lanes
         self._refusal: MessageRejected | None = None  # the last one
 
     # --- life --------------------------------------------------------------------------------------------------
@@ -174,18 +174,29 @@ class Route:
         if settings.was is not None and await self._buffer.rename_route(settings.was, self.name):
             log.info("route renamed", route=self.name, was=settings.was)
         wanted = (self.name, settings.start, route_filter(settings))
-        await self._filling.begin(partial(self._buffer.lanes, *wanted, max_backlog=settings.max_backlog))
+        lanes = partial(self._buffer.lanes, *wanted, max_backlog=settings.max_backlog)
+        while True:
+            try:
+                await self._filling.begin(lanes)
+            except StorageFull as error:  # it may pass, and what is accepted is safe where it is
+                self._state, self._error = "waiting", error
+                self._outage.failed(error)
+                await asyncio.sleep(BACKOFF_MAX_S)
+            else:
+                return
 
     async def _connection(self) -> None:
         """One connection from open to its end, and the wait after a failure."""
         self._state = "connecting"
+        opened_s = float("inf")
         try:
             try:
                 limits = await self._sink.open()
+                opened_s = asyncio.get_running_loop().time()
                 self._counts["connections"] += 1
                 self._state = "waiting" if self._doubted else "connected"
                 if not self._doubted and not any(each.suspicion.active for each in self._lanes.all):
-                    self._recovered()  # otherwise only once the peer has taken what it was last offered
+                    self._let_in()  # otherwise only once the peer has taken what it was last offered
                 await self._deliver(limits)
             except* BrokerUnavailable as group:
                 lost = group
@@ -193,11 +204,14 @@ class Route:
                 return
         finally:
             await self._sink.close()
+        _go_on_if_wanted()
+        if asyncio.get_running_loop().time() - opened_s > BACKOFF_MAX_S:
+            self._failures = 0
         error = _first(lost)
         if isinstance(error, SinkAway) and self._flying:
             self._doubted = True
         for delivery in () if isinstance(error, SinkAway) else self._lanes.all:
-            flying = [message for message, its in self._flying.items() if its is delivery]
+            flying = [message for message, its, sent in self._flying.values() if its is delivery and not sent.put_off]
             delivery.suspicion.connection_ended(min(flying, key=lambda message: message.n, default=None))
         self._flying.clear()
         self._error = error
@@ -233,12 +247,16 @@ class Route:
             async with asyncio.timeout(wait_s):
                 await self._draining.wait()
 
-    def _recovered(self) -> None:
-        self._failures = 0
-        self._doubted = False
+    def _let_in(self) -> None:
         self._state = "connected"
         self._outage.recovered()
         self._error = None
+
+    def _recovered(self) -> None:
+        """The peer takes something. To be let in is not enough: it may throw us out at once, again and again."""
+        self._failures = 0
+        self._doubted = False
+        self._let_in()
 
     # --- send --------------------------------------------------------------------------------------------------
 
@@ -263,12 +281,12 @@ class Route:
             self._bury(delivery, message, MessageRejected("the connection ended each time this record was sent"))
             return
         delivery.sending(message)
-        self._flying[message] = delivery
         payload = message.payload(self._stream(delivery), delivery.window.upto)
+        outgoing = Outgoing(message.source, message.kind, payload, delivery.lane.purpose == "retry")
+        self._flying[message] = message, delivery, outgoing
         self._rate.spend(len(payload), asyncio.get_running_loop().time())
         try:
-            retried = delivery.lane.purpose == "retry"
-            await self._sink.send(Outgoing(message.source, message.kind, payload, retried))
+            await self._sink.send(outgoing)
         except RecordsRejected as refusal:
             del self._flying[message]
             self._refusal = refusal
@@ -348,6 +366,13 @@ def _sink(
             return FileSink(name, settings, identity.agent)
         case _:
             raise TypeError(settings.sink)
+
+
+def _go_on_if_wanted() -> None:
+    """Raises CancelledError if we were cancelled while a connection ended: Python 3.11's TaskGroup forgets that."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _first(group: BaseExceptionGroup[BrokerUnavailable]) -> BrokerUnavailable:

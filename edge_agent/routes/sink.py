@@ -34,17 +34,20 @@ class Limits:
     in_flight: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """One message as the sink sees it; ``payload`` is what goes over the wire.
 
     ``retried``: somebody mended the cause of a refusal, so the peer is to be asked, whatever it said before.
+    ``put_off`` is the sink's to set: the peer has asked to be given it later, so if the connection ends now, it is not
+    because of this one.
     """
 
     source: str
     kind: str
     payload: bytes
     retried: bool = False
+    put_off: bool = False
 
 
 class Notice(NamedTuple):
