@@ -88,9 +88,10 @@ class RouteDrops:
         """Raises StorageError while something of the route is being salvaged: it could not be counted."""
         sql = f"SELECT 1 FROM lane WHERE route = ? AND {UNFINISHED} AND {WITHHELD} LIMIT 1"
         if self._retention.look(lambda db: db.execute(sql, (route,)).fetchone()) is not None:
-            what = f"{given} records were given up; others of route {route} are still being taken over"
-            hint = "type the same again when `edge-agent buffer stats` shows no salvage any more"
-            raise StorageError(f"{what} from a damaged file", hint=hint)
+            what = f"{given} records were given up; the rest of route {route} is still being salvaged"
+            raise StorageError(
+                what, hint="type the same again when `edge-agent buffer stats` shows no salvage any more"
+            )
 
     def _give_up_for(self, db: sqlite3.Connection, route: str, upto: int, reason: str, most: int | None = None) -> Body:
         """One slice of what a route has pending, at most ``most`` bytes of it, its oldest first."""
