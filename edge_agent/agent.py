@@ -74,17 +74,17 @@ class Agent:
 
     async def run(self) -> None:
         """Run until a signal; returns after an orderly stop. Raises what ended it otherwise: one error, no group."""
-        try:
-            with self._signals():
+        with self._signals():
+            try:
                 await self._run()
-        except ExceptionGroup as group:
-            errors = list(_leaves(group))
-            for error in errors:
-                if not isinstance(error, EdgeAgentError):
-                    log.crashed("the agent ends", error)
-            raise errors[0] from None
-        finally:
-            await self.buffer.close()
+            except ExceptionGroup as group:
+                errors = list(_leaves(group))
+                for error in errors:
+                    if not isinstance(error, EdgeAgentError):
+                        log.crashed("the agent ends", error)
+                raise errors[0] from None
+            finally:
+                await self.buffer.close()
 
     async def _run(self) -> None:
         self._describe()
@@ -130,6 +130,7 @@ class Agent:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)  # the process ends; a late second one must not kill it on the way
 
     def stop(self) -> None:
         """What a signal does: the first time an orderly stop, the second time at once."""

@@ -118,6 +118,15 @@ def test_a_data_dir_that_cannot_be_written_is_told_with_what_to_type(tmp_path: P
     assert "data" in done.stderr and "→" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_signals_without_end_still_leave_an_orderly_end(start: Callable[..., Run]) -> None:
+    run = start()
+    run.wait(lambda s: s["devices"]["wave"]["samples"] > 0)
+    while run.process.poll() is None:
+        run.process.send_signal(signal.SIGTERM)
+        time.sleep(0.002)
+    assert run.process.returncode == 0, run.log.read_text()
+
+
 STUBBORN = """
 import asyncio, sys
 from pathlib import Path
