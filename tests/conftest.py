@@ -1,13 +1,20 @@
-"""What many tests need and takes seconds to make: one PostgreSQL for all of them, emptied for each."""
+"""What many tests need and takes seconds to make: one PostgreSQL for all of them, emptied for each.
+
+Hundreds of agents and receivers are started; where Python is told to keep no bytecode, each would compile the whole
+program anew.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.postgres import Postgres
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")
