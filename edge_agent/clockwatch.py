@@ -61,7 +61,7 @@ class ClockWatch:
         log.warning("clock stepped", step_s=round(step_ns / 1e9, 3))
         buffer = self._line.buffer
         draft = Draft(buffer.log, now, buffer.next_seq)
-        seq = draft.add(Kind.CLOCK_OFFSET, "agent", {"step_ns": str(step_ns), "synced": synced})
+        seq = draft.add(Kind.CLOCK_OFFSET, "agent", {"step_ns": str(step_ns), "clock_synced": synced})
         text = f"the clock was stepped by {step_ns / 1e9:+.3f} s; records keep the time they were given"
         report(draft, "agent", "clock_step", text, evidence=[seq])
         self._line.record(draft.records)

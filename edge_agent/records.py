@@ -286,7 +286,7 @@ class ClockOffset(Body):
     """The clock was stepped."""
 
     step_ns: Ns
-    synced: bool
+    clock_synced: bool
 
 
 BODIES: dict[Kind, type[BaseModel]] = {

@@ -17,7 +17,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Numbered(BaseModel):
-    """What stands before the body's fields in a message. ``clock_offset`` has a ``synced`` of its own; they agree."""
+    """What stands before the body's fields in a message; no body has a field of these names."""
 
     n: Annotated[int, Field(ge=1, lt=2**63, description="number in the stream")]
     seq: Annotated[int, Field(ge=1, lt=2**63, description="number in the log")]

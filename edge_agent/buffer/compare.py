@@ -406,9 +406,9 @@ def _logs(connection: sqlite3.Connection) -> list[Log]:
 
 def _row(seq: int, kind: str, source: str | None, at_ns: int, mono_ns: int, synced: int, body: bytes | str) -> Row:
     parsed = _parsed(body)
+    sure = bool(synced) or "synced" in parsed  # an earlier clock_offset's own, which hid the envelope's
     for key in _DERIVED.get(kind, ()):
         parsed.pop(key, None)
-    sure = kind == "clock_offset" or bool(synced)  # its body has a field of that name, which hides the envelope's
     return Row(seq, kind, source or "", at_ns, mono_ns, sure, orjson.dumps(parsed))
 
 

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from edge_agent.model import Kind
 from edge_agent.records import BODIES
-from edge_agent.wire import json_schema
+from edge_agent.wire import Numbered, json_schema
 from support.contract import PAGE, body_fields, mistakes, of
 
 COPY = Path(__file__).parents[2] / "docs" / "schema" / "records.json"
@@ -47,6 +47,11 @@ def test_every_example_of_the_page_is_what_the_schema_says() -> None:
             example |= {"boot": "b", "kind": "checkpoint"}
             example["records"][0] |= {"upto": 5, "hash": "0" * 64}
         assert not list(of(name).iter_errors(example))
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_no_body_has_a_field_that_stands_before_it_in_a_message(kind: Kind) -> None:
+    assert not set(BODIES[kind].model_fields) & set(Numbered.model_fields)
 
 
 GOOD: dict[str, Any] = {"tagset": "t", "took_us": 5, "values": [1.5, None, "12345678901234567890", True]}

@@ -49,7 +49,7 @@ def test_a_step_is_recorded_once_with_its_size(tmp_path: Path, step_ns: int) -> 
     offset, finding = asyncio.run(records_of(tmp_path, *looks))
     assert offset[0] == Kind.CLOCK_OFFSET
     assert abs(int(str(offset[1]["step_ns"])) - step_ns) < 10**6
-    assert offset[1]["synced"] is False
+    assert offset[1]["clock_synced"] is False
     assert finding[0] == Kind.FINDING
     assert finding[1]["code"] == "clock_step"
 
