@@ -16,6 +16,7 @@ from edge_agent.model import Kind
 
 DEAD_LETTER_NS = 30 * 86400 * 10**9  # refused records stay for a retry this long
 ROW_BYTES = 60  # what a record takes on disk beside its body
+DESCRIBING = f"({int(Kind.CONFIG)}, {int(Kind.TAGSET)})"  # kinds without which samples cannot be read
 SHORT = 10_000  # windows of a longer span are looked for one by one
 
 Range = tuple[int, int]
@@ -91,14 +92,23 @@ def done(db: sqlite3.Connection, lane: int, seq: int) -> int:
 
 
 def protected(db: sqlite3.Connection, first: int, last: int) -> list[Range]:
-    """Ranges that must stay: windows of cycles that are not closed, and dead letters, until they expire."""
+    """Ranges that must stay: windows of cycles that are not closed, and dead letters, until they expire.
+
+    And what describes the records of a log, while there are some above ``last``: who is sent them once more may never
+    have seen it, and a log lasts for months.
+    """
     windows = db.execute(
         "SELECT w.first_seq, w.last_seq FROM cycle c JOIN cycle_window w ON w.cycle = c.cycle"
         " WHERE c.state <> 'closed' AND w.last_seq >= ? AND w.first_seq <= ?",
         (first, last),
     ).fetchall()
     letters = db.execute("SELECT seq, seq FROM dead_letter WHERE seq BETWEEN ? AND ?", (first, last)).fetchall()
-    return sorted(windows + letters)
+    describing = db.execute(
+        f"SELECT seq, seq FROM record WHERE seq BETWEEN ?1 AND ?2 AND kind IN {DESCRIBING}"
+        " AND ?2 + 1 < coalesce((SELECT min(first_seq) FROM log WHERE first_seq > record.seq), ?2 + 2)",
+        (first, last),
+    ).fetchall()
+    return sorted(windows + letters + describing)
 
 
 def in_hand(db: sqlite3.Connection, passed: Mapping[int, int]) -> list[Range]:

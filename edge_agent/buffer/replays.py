@@ -2,8 +2,9 @@
 
 A *replay* is a lane over a range that is (partly) done; a *retry* holds only its picks, whatever the route's filter
 says by now, since they passed it once. Each has a stream of its own, so a number never stands for two records. What
-of the range is no longer kept is a hole of one number that names it. An unfinished replay holds its records like any
-lane does.
+of the range is no longer kept is a hole of one number that names it. Before it comes what the log says of itself at
+its beginning, the config and the tagsets: whoever asks may never have seen them. An unfinished replay holds its
+records like any lane does.
 
 A *split* ends the growing lane at the durable head: what is pending there drains beside its successor, which begins
 with whatever comes next. Everything here runs on the writer's thread, inside its transaction.
@@ -14,13 +15,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
+import orjson
+
 from edge_agent import clock
+from edge_agent.buffer.holes import DESCRIBING, without
 from edge_agent.buffer.lanes import UNFINISHED, WITHHELD, Lane, RouteFilter, insert, lane
 from edge_agent.model import Kind
 
 Range = tuple[int, int]
 """An inclusive range of seq."""
 
+BEGINNING = 5000  # records: behind its first one a log tells the config and every tagset
 ASKED_OPEN = 4  # ranges that receivers asked for: so many of a route at once
 
 _EVERYTHING = RouteFilter(frozenset(Kind)).columns()
@@ -54,7 +59,9 @@ def replay(
             made.append(insert(db, route, id, boot, wanted[0], wanted[-1], _EVERYTHING, purpose, request))
             _pick(db, made[-1], route, wanted)
         else:
-            made.append(insert(db, route, id, boot, first, last, row, purpose, request))
+            before = _describing(db, id, first, row[0])
+            made.append(insert(db, route, id, boot, min([first, *before]), last, row, purpose, request))
+            _skip(db, made[-1], before, first)
             _holes(db, made[-1], missing(db, first, last))
     return [lane(db, id) for id in made]
 
@@ -104,6 +111,27 @@ def missing(db: sqlite3.Connection, first: int, last: int) -> list[Range]:
         else:
             joined.append((start, end))
     return joined
+
+
+def _describing(db: sqlite3.Connection, log: str, first: int, kinds: str) -> list[int]:
+    """What the log says of itself at its beginning and a replay from ``first`` on would lack, if the route sends it."""
+    if int(Kind.TAGSET) not in orjson.loads(kinds):
+        return []
+    sql = (
+        "SELECT r.seq FROM log JOIN record r ON r.seq BETWEEN first_seq AND min(first_seq + ?, ?)"
+        f" WHERE id = ? AND kind IN {DESCRIBING} ORDER BY r.seq"
+    )
+    return [seq for (seq,) in db.execute(sql, (BEGINNING, first - 1, log))]
+
+
+def _skip(db: sqlite3.Connection, lane: int, seqs: Sequence[int], first: int) -> None:
+    """Let a lane go on at ``first`` after ``seqs``: what lies between is in holes that count nothing."""
+    if not seqs:
+        return
+    between = without((seqs[0], first - 1), [(seq, seq) for seq in seqs])
+    rows = [(lane, start, end, "not asked for") for start, end in between]
+    db.executemany("INSERT INTO hole (lane, first_seq, last_seq, count, reason) VALUES (?, ?, ?, 0, ?)", rows)
+    db.execute("UPDATE lane SET total = ?, total_seq = ? WHERE id = ?", (len(seqs), first - 1, lane))
 
 
 def _holes(db: sqlite3.Connection, lane: int, ranges: Iterable[Range]) -> None:

@@ -93,7 +93,8 @@ def measure(
 ) -> dict[str, Any]:
     """``totals``: lane id -> (total, total_seq) where the writer knows better than the table."""
     execute = connection.execute
-    first = execute("SELECT seq, at_ns FROM record ORDER BY seq LIMIT 1").fetchone() or (0, 0)
+    sql = f"SELECT seq, at_ns FROM record WHERE kind NOT IN {holes.DESCRIBING} ORDER BY seq LIMIT 1"
+    first = execute(sql).fetchone() or (0, 0)  # what describes the others stays longer than they do
     last = execute("SELECT seq, at_ns FROM record ORDER BY seq DESC LIMIT 1").fetchone() or (0, 0)
     attached = {name: bool(flag) for name, flag in execute("SELECT name, attached FROM route ORDER BY name")}
     standing = "SELECT route FROM dead_letter WHERE retried_at_ns IS NULL LIMIT ?"

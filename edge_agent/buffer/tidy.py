@@ -23,13 +23,13 @@ ROWS = 500  # holes, or picks, a call
 
 def tidy(db: sqlite3.Connection, cutoff_ns: int) -> bool:
     """Delete one slice of what ended before ``cutoff_ns``. False when nothing is left to do."""
-    (oldest,) = db.execute("SELECT coalesce(min(seq), 0) FROM record").fetchone()
+    oldest = _oldest(db)
     return _cycles(db, oldest, cutoff_ns) + _findings(db, oldest, cutoff_ns) > 0
 
 
 def tidy_lanes(db: sqlite3.Connection) -> bool:
     """Delete one slice of what no route needs any more: no clock is asked. False when nothing is left to do."""
-    (oldest,) = db.execute("SELECT coalesce(min(seq), 0) FROM record").fetchone()
+    oldest = _oldest(db)
     _end(db)
     for table in ("hole", "pick"):
         if _behind(db, table):
@@ -49,6 +49,13 @@ def tidy_lanes(db: sqlite3.Connection) -> bool:
         (oldest,),
     )
     return False
+
+
+def _oldest(db: sqlite3.Connection) -> int:
+    """The oldest record, but for what only describes others and so stays longer."""
+    sql = f"SELECT seq FROM record WHERE kind NOT IN {holes.DESCRIBING} ORDER BY seq LIMIT 1"
+    (seq,) = db.execute(sql).fetchone() or (0,)
+    return int(seq)
 
 
 def trust_letters(db: sqlite3.Connection, letters: Sequence[tuple[int, int]]) -> None:

@@ -123,7 +123,9 @@ def rows(message: Message) -> list[Row]:
             take("n")
             seq, at, mono, synced = take("seq"), take("at_ns"), take("mono_ns"), take("synced", True)
             at_ns, mono_ns = int(at), int(mono)
-            if kind == "clock_offset" and "clock_synced" not in record:  # of an agent that called it as the envelope does
+            if (
+                kind == "clock_offset" and "clock_synced" not in record
+            ):  # of an agent that called it as the envelope does
                 record["synced"] = synced
             if type(seq) is not int or not 0 < seq < 2**63 or type(at) is not str or type(mono) is not str:
                 raise BadMessage("seq is a whole number, at_ns and mono_ns are decimal text")

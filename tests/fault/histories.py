@@ -145,6 +145,8 @@ class World:
                 else:
                     stored = self.stored() | self.elsewhere | self.told.get(lane.id, set())
                     range_ = range(lane.from_seq, end + 1)
+                    between = "SELECT first_seq, last_seq FROM hole WHERE lane = ? AND reason = 'not asked for'"
+                    stored -= {seq for first, last in self.ask(between, lane.id) for seq in range(first, last + 1)}
                     known.wanted = [seq for seq in range_ if seq in stored and self.passes(lane, seq)]
                 if lane.purpose != "log":
                     sql = "SELECT last_seq, count FROM hole WHERE lane = ?"

@@ -98,6 +98,47 @@ async def test_delivered_and_old_goes_the_rest_stays(tmp_path: Path) -> None:
     assert intact(tmp_path)
 
 
+def describing() -> list[Record]:
+    """What a log of three hours ago begins with."""
+    at = Instant(time.time_ns() - 3 * HOUR_NS, time.monotonic_ns())
+    return [Record(each.kind, each.source, at, each.body) for each in preamble()]
+
+
+@asynchronous
+async def test_a_replay_begins_with_what_describes_its_records_however_old_that_is(tmp_path: Path) -> None:
+    """As long as there are records of its log: then it goes, too."""
+    async with opened(tmp_path, keep="2h") as buffer:
+        (lane,) = buffer.lanes("mes", "now", ALL)
+        buffer.append(describing())
+        old = [buffer.append([aged(3)]) for _ in range(300)]
+        first, *young = [buffer.append([aged(1)]) for _ in range(10)]
+        buffer.progress(lane, young[-1], young[-1])
+        await settle(buffer)
+        await buffer.upkeep.retention.step()
+        assert not stored(buffer) & set(old)
+        (again,) = buffer.replay("mes", first_seq=first + 2, last_seq=young[-1])
+        rows = read_all(buffer, again, 3)
+        assert [row.kind for row in rows[:2]] == [Kind.CONFIG, Kind.TAGSET]
+        assert [row.seq for row in rows[2:]] == list(range(first + 2, young[-1] + 1))
+        assert buffer.pending_of("mes")[again.id] == 2 + 8
+        buffer.progress(again, young[-1], 10)
+        await settle(buffer)
+        told = {row.seq for row in rows[:2]}
+    async with opened(tmp_path, keep="30min") as buffer:
+        lanes = buffer.lanes("mes", "now", ALL)
+        buffer.append(preamble())
+        await settle(buffer)
+        for lane in lanes:
+            buffer.progress(lane, buffer.durable_seq, 10)
+        for _ in range(3):
+            await settle(buffer)
+            await buffer.upkeep.retention.step()
+            buffer.upkeep.retention._next = 0
+        assert not stored(buffer) & ({*young, *told})
+        assert len(stored(buffer)) >= 4, "its own are there"
+    assert intact(tmp_path)
+
+
 @asynchronous
 async def test_nothing_goes_by_age_while_the_clock_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
