@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from edge_agent.config.load import Config
+from edge_agent.binding.plan import Plan
+from edge_agent.config.devices import Device
 from edge_agent.driver import Group
+
+if TYPE_CHECKING:
+    from edge_agent.config.load import Config
 
 BYTES_PER_READING = 36
 BYTES_PER_RECORD = 70
@@ -33,16 +39,8 @@ class Estimate:
 
 def estimate(config: Config) -> Estimate:
     """What the buffer will take in if every station is always busy."""
-    samples = readings = 0.0
-    ends = [position.end for station in config.plan.stations for position in station.positions]
-    triggered = {end.read for end in ends if end is not None}
-    for device in config.devices.values():
-        for group in device.shape.groups.values():
-            rate = _samples_per_s(group, group.tagset.source in triggered)
-            samples += rate
-            readings += rate * len(group.tagset.tags)
-    positions = sum(len(station.positions) for station in config.plan.stations)
-    per_s = samples * BYTES_PER_RECORD + readings * BYTES_PER_READING + positions / CYCLE_S * CYCLE_BYTES
+    samples, readings = _rates(config.devices, config.plan)
+    per_s = bytes_per_s(config.devices, config.plan)
     assumptions = (
         f"{BYTES_PER_READING} bytes a reading and {BYTES_PER_RECORD} bytes a record",
         "tags with store: cycle are counted as if a cycle were always open",
@@ -50,6 +48,29 @@ def estimate(config: Config) -> Estimate:
         f"one cycle in {CYCLE_S:.0f} s at each position, {CYCLE_BYTES} bytes each",
     )
     return Estimate(samples, readings, per_s * _DAY_S / 1e9, assumptions)
+
+
+def bytes_per_s(devices: Mapping[str, Device], plan: Plan, *, samples: bool = True) -> float:
+    """All that the line makes, or without ``samples`` only what stations say."""
+    positions = sum(len(station.positions) for station in plan.stations)
+    per_s = positions / CYCLE_S * CYCLE_BYTES
+    if samples:
+        rate, readings = _rates(devices, plan)
+        per_s += rate * BYTES_PER_RECORD + readings * BYTES_PER_READING
+    return per_s
+
+
+def _rates(devices: Mapping[str, Device], plan: Plan) -> tuple[float, float]:
+    """Samples and readings per second."""
+    samples = readings = 0.0
+    ends = [position.end for station in plan.stations for position in station.positions]
+    triggered = {end.read for end in ends if end is not None}
+    for device in devices.values():
+        for group in device.shape.groups.values():
+            rate = _samples_per_s(group, group.tagset.source in triggered)
+            samples += rate
+            readings += rate * len(group.tagset.tags)
+    return samples, readings
 
 
 def _samples_per_s(group: Group, triggered: bool) -> float:

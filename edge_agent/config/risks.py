@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from edge_agent.binding.plan import Plan, TagRef
 from edge_agent.config.devices import Device
+from edge_agent.config.estimate import bytes_per_s
 from edge_agent.config.report import Path, Problems
 from edge_agent.config.settings import StationSettings
 from edge_agent.errors import Problem
@@ -43,6 +44,7 @@ def find_risks(
         _device(name, device, plan, notes)
     for name, route in routes.items():
         _route(name, route, notes)
+        _max_rate(name, route, bytes_per_s(devices, plan, samples="sample" in route.send), notes)
     _client_ids({name: route for name, route in routes.items() if isinstance(route, MqttRouteSettings)}, notes)
     _folders({name: route for name, route in routes.items() if isinstance(route, FileRouteSettings)}, notes)
     if not routes:
@@ -108,6 +110,13 @@ def _route(name: str, route: RouteSettings, notes: Problems) -> None:
         case SqlRouteSettings():
             _sql(path, route, notes)
             _secret(path, route.password, notes)
+
+
+def _max_rate(name: str, route: RouteSettings, makes: float, notes: Problems) -> None:
+    """A route that is slower than the line is behind for ever, and fills the buffer."""
+    if route.max_rate is not None and route.max_rate < makes:
+        what = f"the line may make {makes / 1000:.0f} KB a second for this route, more than max_rate: its backlog grows"
+        notes.add(("routes", name, "max_rate"), what, "raise max_rate, or send fewer kinds")
 
 
 def _mqtt(path: Path, route: MqttRouteSettings, notes: Problems) -> None:

@@ -392,6 +392,7 @@ def test_the_place_of_a_secret_is_no_secret(tmp_path: Path) -> None:
         ("start: now", "start: now, tls: {ca: /no/such/ca.pem}", "routes.mes.tls", "ca.pem cannot be read"),
         ("start: now", "start: now, password: {env: HOME}", "routes.mes.password", "without a username"),
         ("mqtts://broker:8883", "mqtt://broker:1883", "routes.mes.url", "not encrypted"),
+        ("send: [", "max_rate: 1KiB, send: [sample, ", "routes.mes.max_rate", "its backlog grows"),
         ("counter: press.count, ", "", "stations.OP20.cycle.end.handshake", "double"),
         (", timeout: 5min", "", "stations.OP20.cycle", "no timeout"),
         ("poll: 100ms", "poll: 5ms", "devices.press", "times a second"),
