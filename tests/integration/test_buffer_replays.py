@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.buffer import Buffer, Lane, Row
+from edge_agent.buffer.lanes import detach
+from edge_agent.buffer.tidy import tidy_lanes
+from edge_agent.errors import StorageError
 from edge_agent.model import Kind
 from edge_agent.routes import route_filter
 from support.delivery import buffer, scans, settings
@@ -220,5 +223,54 @@ def test_a_kill_right_after_a_cut_leaves_one_growing_lane(tmp_path: Path) -> Non
         async with buffer(tmp_path / "killed") as store:
             lanes = store.lanes("mes", "oldest", WANTED)
             assert [(lane.log == store.log, lane.to_seq is None) for lane in lanes] == [(False, False), (True, True)]
+
+    asyncio.run(scenario())
+
+
+def test_a_retry_to_a_route_that_is_detached_leaves_its_dead_letters_dead(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with buffer(tmp_path) as store:
+            (lane,) = store.lanes("mes", "oldest", WANTED)
+            first = await filled(store, 20)
+            for place in (2, 5):
+                store.dead_letter(lane, place + 2, first + place, "unknown part")
+            store.progress(lane, store.durable_seq, 21)
+            await asyncio.sleep(0.5)
+            again = {"first_seq": first, "last_seq": first + 9, "seqs": [first + 2, first + 5]}
+            (retry,) = store.replay("mes", purpose="retry", **again)
+            assert store.stats()["dead_letters"] == {}
+            store.progress(retry, first + 2, 1)
+            await asyncio.sleep(0.5)
+            await asyncio.wrap_future(store.writer.chore(lambda db: detach(db, [], store.durable_seq)))
+            await asyncio.wrap_future(store.writer.chore(tidy_lanes))
+            assert store.stats()["dead_letters"] == {"mes": 1}
+            assert store.pending_of("mes").get(retry.id, 0) == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_is_being_salvaged_is_not_given_up_uncounted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with buffer(tmp_path) as store:
+            (lane,) = store.lanes("mes", "oldest", WANTED)
+            first = await filled(store, 20)
+        async with buffer(tmp_path) as store:
+            store.lanes("mes", "oldest", WANTED)
+            await filled(store, 5)
+            missing = "INSERT INTO gap VALUES (?, ?, x'00', 'salvage')"
+            await asyncio.wrap_future(store.writer.chore(lambda db: db.execute(missing, (first, first + 3)).close()))
+            assert await store.drop_route("mes", "for the test") == 6, "of the running log only"
+            assert store.pending_of("mes")[lane.id] > 0
+            for number in range(6):
+                ask = {"first_seq": first, "last_seq": first, "request": f"ask-{number % 5}"}
+                if number == 4:
+                    with pytest.raises(LookupError, match="wait to be salvaged"):
+                        store.replay("mes", **ask)
+                else:
+                    assert len(store.replay("mes", **ask)) == (number < 4)
+            await asyncio.wrap_future(store.writer.chore(lambda db: detach(db, [], store.durable_seq)))
+            with pytest.raises(StorageError, match="still being salvaged"):
+                await store.drop_route("mes", "for the test")
+            assert store.pending_of("mes")[lane.id] > 0
 
     asyncio.run(scenario())
