@@ -124,12 +124,13 @@ async def test_a_replay_begins_with_what_describes_its_records_however_old_that_
         buffer.progress(again, young[-1], 10)
         await settle(buffer)
         told = {row.seq for row in rows[:2]}
-    async with opened(tmp_path, keep="30min") as buffer:
+    async with opened(tmp_path, keep="1h") as buffer:
         lanes = buffer.lanes("mes", "now", ALL)
         buffer.append(preamble())
         await settle(buffer)
         for lane in lanes:
-            buffer.progress(lane, buffer.durable_seq, 10)
+            last = lane.to_seq or buffer.durable_seq
+            buffer.progress(lane, last, lane.n + last - lane.seq)
         for _ in range(3):
             await settle(buffer)
             await buffer.upkeep.retention.step()
