@@ -90,7 +90,11 @@ def _behind(db: sqlite3.Connection, table: str) -> bool:
 
 
 def _cycles(db: sqlite3.Connection, oldest: int, cutoff_ns: int) -> int:
-    sql = "SELECT cycle, unit, state = 'closed' AND ended_at_ns < ? FROM cycle WHERE seq < ? ORDER BY seq LIMIT ?"
+    sql = (
+        "SELECT cycle, unit, state = 'closed' AND ended_at_ns < ?1 AND NOT EXISTS"
+        " (SELECT 1 FROM cycle_window w WHERE w.cycle = c.cycle AND w.last_seq >= ?2)"  # its samples may be pending yet
+        " FROM cycle c WHERE seq < ?2 ORDER BY seq LIMIT ?3"
+    )
     looked_at = db.execute(sql, (cutoff_ns, oldest, LOOK)).fetchall()
     cycles = [(cycle, unit) for cycle, unit, is_old in looked_at if is_old][:SLICE]
     for cycle, unit in cycles:

@@ -340,6 +340,29 @@ async def test_the_registry_outlives_the_records_but_not_for_ever(tmp_path: Path
 
 
 @asynchronous
+async def test_a_cycle_is_known_as_long_as_samples_of_it_are_pending(tmp_path: Path) -> None:
+    """Its opening is delivered and gone: forgotten, its samples would be the first to go from a full disk."""
+    async with opened(tmp_path, keep="1h") as buffer:
+        (lane,) = buffer.lanes("mes", "now", ALL)
+        buffer.append(preamble())
+        records, cycle, _ = opening(buffer, "SN1")
+        done = buffer.append(records)
+        seqs = [buffer.append([aged(0, cycle)]) for _ in range(10)]
+        buffer.append([closing(cycle, {PRESS.source: [[seqs[0], seqs[-1]]]}), *(aged(0) for _ in range(3))])
+        buffer.progress(lane, done, done)
+        await settle(buffer)
+        buffer.settings = buffer.settings.model_copy(update={"keep": 0.0})
+        await buffer.upkeep.retention.step()
+        assert min(stored(buffer) & set(range(done, 10**6))) == seqs[0]
+        while await asyncio.wrap_future(buffer.writer.chore(lambda db: tidy(db, time.time_ns()))):
+            pass
+        with contextlib.closing(sqlite3.connect(buffer.files.db)) as db:
+            assert db.execute("SELECT cycle, first_seq, last_seq FROM cycle_window").fetchall() == [
+                (cycle, seqs[0], seqs[-1])
+            ]
+
+
+@asynchronous
 async def test_space_comes_back(tmp_path: Path) -> None:
     async with opened(tmp_path, keep="1h") as buffer:
         (lane,) = buffer.lanes("mes", "now", ALL)
