@@ -182,8 +182,8 @@ def give_up(
             filter = lanes.RouteFilter.of(kinds, names)
             refused = filter.refused(stations)
             passing = [row[0] for row in rows if filter.passes(row[1], row[2], refused)]
-        border = passed.get(lane, 0)
-        whole = (max(first, from_seq, seq + 1, border + 1), min(last, to_seq))
+        border = max(seq, passed.get(lane, 0))  # after a start no route has passed anything yet, but its cursor stands
+        whole = (max(first, from_seq, border + 1), min(last, to_seq))
         parts = without(whole, holes_in(db, lane, *whole)) if whole[0] <= whole[1] else []
         swallowed = _swallow(db, lane, *whole) if only is not None and parts else 0
         for start, end in parts:
@@ -225,7 +225,7 @@ def _swallow(db: sqlite3.Connection, lane: int, first: int, last: int) -> int:
 
 
 def _add_hole(db: sqlite3.Connection, lane: int, first: int, last: int, count: int, reason: str, border: int) -> None:
-    """Insert a hole, joined with the one before it while no route has seen that one."""
+    """Insert a hole, joined with the one before it if that lies beyond the ``border``: no route has seen it."""
     sql = "SELECT first_seq, count FROM hole WHERE lane = ? AND last_seq = ? AND first_seq > ? AND reason = ?"
     before = db.execute(sql, (lane, first - 1, border, reason)).fetchone()
     if before is not None:

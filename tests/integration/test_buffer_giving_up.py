@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import clock
-from edge_agent.buffer import BufferSettings, holes, log, open_buffer, writer
+from edge_agent.buffer import Buffer, BufferSettings, holes, log, open_buffer, writer
 from edge_agent.buffer.lanes import Lane
 from edge_agent.errors import StorageBusy, StorageError
 from edge_agent.model import Instant, Kind, Record
@@ -199,3 +199,25 @@ def test_a_drop_is_stored_as_it_turned_out_or_not_at_all(tmp_path: Path, body: d
 
     asyncio.run(story())
     assert intact(tmp_path)
+
+
+@asynchronous
+async def test_a_hole_is_not_joined_to_one_that_the_route_was_told_before_a_restart(tmp_path: Path) -> None:
+    async def give_up(buffer: Buffer, first: int, last: int) -> None:
+        work = buffer.writer.chore(lambda db: holes.give_up(db, first, last, buffer.passed.seq, "full"))
+        await asyncio.wrap_future(work)
+
+    async with opened(tmp_path) as buffer:
+        (lane,) = buffer.lanes("mes", "now", SAMPLES)
+        seqs = [buffer.append([sample([number, True, 0])]) for number in range(10)]
+        await settle(buffer)
+        await give_up(buffer, seqs[0], seqs[3])
+        buffer.progress(lane, seqs[3], 4)  # the receiver knows that these four do not come
+        await settle(buffer)
+    async with opened(tmp_path) as buffer:
+        lane = buffer.lanes("mes", "now", SAMPLES)[0]
+        assert (lane.seq, lane.n) == (seqs[3], 4)
+        await give_up(buffer, seqs[4], seqs[5])
+        rows = read_all(buffer, lane)
+        told = numbers(rows)
+        assert [lane.n + told[seq] for seq in seqs[6:]] == [7, 8, 9, 10]
