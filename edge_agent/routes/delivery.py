@@ -43,7 +43,8 @@ class Delivery:
         self._buffer = buffer
         self._told = told  # reasons, their numbers left out; the route's
         self._sent_n = lane.n  # of this run: the highest n ever given to the sink
-        self._waiting: list[tuple[bool, int, int, Message]] = []  # a heap: what was never sent, then the rest, by age
+        # a heap: what was never sent, by n; then what is to be sent again, by when it was sent last
+        self._waiting: list[tuple[bool, float, int, Message]] = []
         self._put = 0
 
     @property
@@ -94,12 +95,13 @@ class Delivery:
         """It is to be sent, once or again."""
         message.waiting = True
         self._put += 1
-        heappush(self._waiting, (message.sent_s is not None, message.n, self._put, message))
+        place = message.n if message.sent_s is None else message.sent_s
+        heappush(self._waiting, (message.sent_s is not None, place, self._put, message))
 
     def next(self) -> Message | None:
-        """The oldest message that was not sent yet, then the oldest that is to be sent again.
+        """The oldest message that was not sent yet, then the one whose last sending is longest ago.
 
-        The other way round, a link that takes longer for a batch than ``confirm_timeout`` would carry the first few
+        In any other order, a link that takes longer for a batch than ``confirm_timeout`` would carry the first few
         messages of it again and again, and never the one that the receiver waits for.
         """
         while self._waiting:

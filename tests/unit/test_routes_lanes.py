@@ -170,3 +170,13 @@ def test_what_was_never_sent_goes_before_what_is_sent_again(delivery: Delivery) 
     overdue.sent_s = 1.0
     delivery.put(overdue)
     assert [delivery.next() for _ in range(4)] == [messages[1], messages[2], messages[0], None]
+
+
+def test_what_is_sent_again_takes_turns(delivery: Delivery) -> None:
+    """The last of a window has its turn, though the first ones are overdue again before that."""
+    messages = [Message("gate", "scan", n, n, 1, b'{"n":1}') for n in (1, 2, 3)]
+    delivery.take(Batch(range(1, 4), range(1, 4), messages, [], read_seq=3, last_n=3))
+    for message, sent_s in zip(messages, (7.0, 8.0, 2.0), strict=True):
+        message.sent_s = sent_s
+        delivery.put(message)
+    assert [delivery.next() for _ in range(4)] == [messages[2], messages[0], messages[1], None]
