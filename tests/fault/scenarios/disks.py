@@ -62,7 +62,7 @@ async def byte_cap(rig: Rig) -> None:
         await stalled(world)
         size = world.buffer.path.stat().st_size
         rig.notes["file_mb"] = round(size / MEGABYTE, 1)
-        rig.check(size < 16 * MEGABYTE, f"the file stays within some megabytes of its cap, not {size} bytes")
+        rig.check(size < 32 * MEGABYTE, f"the file stays within a second's writing of its cap, not {size} bytes")
         world.broker.start()
         await world.promised(world.accepted() + 500, 60)
 
