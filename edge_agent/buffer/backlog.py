@@ -27,12 +27,13 @@ class Backlog:
     def __init__(self, path: Path, route: str, passed: Mapping[int, int]) -> None:
         self._path, self._route, self._passed = path, route, passed
         self._sums: dict[int, list[int]] = {}  # lane -> [done seq, seq that is summed up to, bytes between]
-        self.is_exact = True  # False: something was taken off or added on to an earlier sum
+        self.is_exact = True  # False: what was looked at last goes on from an earlier sum
+        self._is_new = True
 
     def forget(self) -> None:
         """Sum from the beginning at the next look."""
         self._sums.clear()
-        self.is_exact = True
+        self._is_new = True
 
     def look(self) -> int | None:
         """The bytes that are pending; None: not known yet, call again for the next stretch."""
@@ -51,6 +52,7 @@ class Backlog:
                 if left <= 0:
                     return None
             self._sums = {lane: sums for lane, sums in self._sums.items() if lane in seen}
+            self.is_exact, self._is_new = self._is_new, False
             return total
 
     def _advance(self, db: sqlite3.Connection, lane: int, done: int, end: int, wanted: RouteFilter, most: int) -> int:
@@ -62,7 +64,7 @@ class Backlog:
         if passed:
             known[2] = max(0, known[2] - _sum(db, lane, known[0] + 1, done, wanted))
             known[0] = done
-            self.is_exact = False
+            self._is_new = False
         upto = min(end, known[1] + most)
         if upto > known[1]:
             known[2] += _sum(db, lane, known[1] + 1, upto, wanted)

@@ -202,6 +202,25 @@ def test_a_drop_is_stored_as_it_turned_out_or_not_at_all(tmp_path: Path, body: d
 
 
 @asynchronous
+async def test_max_backlog_gives_up_nothing_on_the_strength_of_an_old_sum(tmp_path: Path) -> None:
+    async with opened(tmp_path) as buffer:
+        buffer.lanes("mes", "now", SAMPLES)
+        seqs = [buffer.append([aged(0, size=4000)]) for _ in range(50)]
+        await settle(buffer)
+        retention = buffer.upkeep.retention
+        limit = 50 * 4200
+        assert buffer.upkeep.used() > limit
+        await retention.routes.limit("mes", limit)
+        work = buffer.writer.chore(lambda db: holes.give_up(db, seqs[20], seqs[29], buffer.passed.seq, "full"))
+        await asyncio.wrap_future(work)
+        for _ in range(5):
+            buffer.append([aged(0, size=4000)])
+        await settle(buffer)
+        await retention.routes.limit("mes", limit)  # 45 are pending
+        assert drops(buffer) == []
+
+
+@asynchronous
 async def test_a_hole_is_not_joined_to_one_that_the_route_was_told_before_a_restart(tmp_path: Path) -> None:
     async def give_up(buffer: Buffer, first: int, last: int) -> None:
         work = buffer.writer.chore(lambda db: holes.give_up(db, first, last, buffer.passed.seq, "full"))
