@@ -43,6 +43,7 @@ class Kind(IntEnum):
     DROP = 16
     CHECKPOINT = 17
     CLOCK_OFFSET = 18
+    UNIT_STATUS = 19
 
     @property
     def label(self) -> str:

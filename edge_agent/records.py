@@ -27,7 +27,10 @@ Windows = Annotated[
 ]
 Value = bool | int | float | str | list[Any] | None
 TypeName = Annotated[str, Field(json_schema_extra={"enum": list(type_names)})]
-ClosedBy = Literal["handshake", "edge", "next_scan", "timeout", "interrupted"]
+OpenedBy = Literal["scan", "ready", "level", "edge", "start", "message", "index", "carrier"]
+ClosedBy = Literal[
+    "handshake", "edge", "next_scan", "timeout", "interrupted", "scan_out", "message", "command", "cancelled", "index",
+]  # fmt: skip
 Judged = Literal["ok", "low", "high", "missing", "bad", "unjudged"]
 
 
@@ -116,6 +119,8 @@ class ScanBody(Body):
     symbology: str | None = Field(default=None, description="AIM identifier, e.g. ]d2")
     stations: list[str] = Field(description="who used it")
     identifiers: dict[str, str] | None = None
+    label: str | None = Field(default=None, description="the label rule of the configuration that read it")
+    flags: list[str] | None = Field(default=None, description="what was repaired, or is doubtful")
     reason: str | None = None
 
 
@@ -141,7 +146,7 @@ class CycleHead(Body):
 class CycleOpened(CycleHead):
     """A unit came to a position."""
 
-    opened_by: Literal["scan", "ready", "level", "edge"]
+    opened_by: OpenedBy
     attempt: int | None = Field(default=None, description="how often the unit has been at this step, from 1")
     context: dict[str, ContextItem]
     evidence: Evidence
@@ -166,6 +171,16 @@ class Whose(Body):
     serial: str | None = None
 
 
+class Consumed(Body):
+    """A lot that was active at the station while the cycle ran: it is in the cycle's unit."""
+
+    name: str = Field(description="what is loaded there, e.g. solder")
+    lot: str | None = None
+    package: str | None = None
+    part_number: str | None = None
+    certain: bool = Field(description="false: one of several, nobody knows which (an unresolved splice)")
+
+
 class CycleClosed(CycleHead):
     """A unit's visit ended: all that is known of it."""
 
@@ -175,6 +190,10 @@ class CycleClosed(CycleHead):
     result: Result
     complete: bool
     missing: list[str]
+    completeness: Literal["complete", "incomplete", "suspect"] | None = None
+    suspect: list[str] | None = Field(default=None, description="why what was collected may not be this unit's")
+    defects: list[str] | None = Field(default=None, description="defect codes")
+    materials: list[Consumed] | None = None
     collected: list[Collected]
     context: dict[str, ContextItem]
     counter: int | None = None
@@ -214,31 +233,103 @@ class IdentifierBody(Body):
     op: Literal["add", "replace", "remove"]
     kind: str
     value: str
+    position: int | None = Field(default=None, description="on a carrier: the place")
     evidence: Evidence
 
 
-class Planned(BaseModel):
-    """Not sent yet; what it will hold is not fixed."""
+class MaterialBody(Body):
+    """A lot or package was loaded at a station, spliced to the one before, used up, or taken away."""
 
-    model_config = ConfigDict(extra="allow")
+    material: Id
+    op: Literal["load", "splice", "deplete", "unload"]
+    name: str = Field(description="what is loaded there, e.g. solder")
+    lot: str | None = None
+    package: str | None = None
+    part_number: str | None = None
+    supplier: str | None = None
+    quantity: float | None = None
+    expiry: str | None = Field(default=None, description="YYYY-MM-DD, the last day it may be used")
+    evidence: Evidence
+    by: str
 
 
-class GateBody(Planned):
-    """Planned: may this unit enter."""
+class GenealogyBody(Body):
+    """A component was installed in a unit, or taken out of it."""
 
-    request: str
-    unit: Id
+    genealogy: Id
+    op: Literal["install", "uninstall"]
+    parent: Id
+    parent_serial: str
+    child: Id
+    child_serial: str
+    name: str = Field(description="what the component is, e.g. pcb")
+    cycle: Id | None = None
+    reason: str | None = None
+    evidence: Evidence
+    by: str
+
+
+class GateReason(Body):
+    """One thing that the gate found."""
+
+    code: str
+    text: str
+
+
+class GateBody(Body):
+    """May this unit enter: decided before work, on what was known."""
+
+    gate: Id
+    request: int | str | None = Field(default=None, description="the PLC's request id, answered with the same")
+    station: str
+    position: int
+    cycle: Id | None = None
+    unit: Id | None = None
+    serial: str | None = None
     verdict: Literal["permit", "block"]
-    reason: str
-    basis: Literal["live", "cached", "policy", "override"]
+    code: int = Field(description="the reason as written to the PLC; 0: permitted")
+    reasons: list[GateReason]
+    basis: Literal["live", "cached", "stale", "policy", "override"]
+    as_of_ns: Ns | None = Field(default=None, description="how old the oldest fact is that it rests on")
+    by: str | None = Field(default=None, description="who overrode it")
 
 
-class HoldAck(Planned):
-    """Planned: a hold or release of the QMS arrived."""
+class Subject(Body):
+    """What a verdict is about."""
+
+    kind: Literal["serial", "lot", "package", "part_number", "carrier"]
+    value: str
+
+
+class HoldAck(Body):
+    """A verdict of the QMS (or of a person here) arrived, and what became of it."""
 
     verdict_id: str
-    subject: str
-    state: str
+    decision_seq: int | None = None
+    action: Literal["hold", "release", "scrap", "rework", "concession"]
+    hold: str | None = None
+    subject: Subject
+    state: Literal["applied", "duplicate", "stale", "refused", "expired"]
+    text: str | None = Field(default=None, description="why it was held or released, as the QMS says")
+    reason: str | None = Field(default=None, description="why it was not applied")
+    source: str
+    by: str
+    expires_at_ns: Ns | None = None
+
+
+class UnitStatus(Body):
+    """What another agent or the MES says of a unit at a step."""
+
+    serial: str
+    step: str
+    result: Result
+    complete: bool | None = None
+    attempt: int | None = None
+    status_at_ns: Ns | None = None
+    said_by: str = Field(description="an agent, or the MES")
+    station: str | None = None
+    cycle: str | None = None
+    state: BindingState | None = None
 
 
 class FindingBody(Body):
@@ -299,8 +390,8 @@ BODIES: dict[Kind, type[BaseModel]] = {
     Kind.CYCLE_CLOSED: CycleClosed,
     Kind.BINDING: BindingBody,
     Kind.IDENTIFIER: IdentifierBody,
-    Kind.MATERIAL: Planned,
-    Kind.GENEALOGY: Planned,
+    Kind.MATERIAL: MaterialBody,
+    Kind.GENEALOGY: GenealogyBody,
     Kind.GATE: GateBody,
     Kind.HOLD_ACK: HoldAck,
     Kind.FINDING: FindingBody,
@@ -308,5 +399,6 @@ BODIES: dict[Kind, type[BaseModel]] = {
     Kind.DROP: DropBody,
     Kind.CHECKPOINT: CheckpointBody,
     Kind.CLOCK_OFFSET: ClockOffset,
+    Kind.UNIT_STATUS: UnitStatus,
 }
 """The body of each kind."""
