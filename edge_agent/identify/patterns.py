@@ -26,20 +26,20 @@ def text_of(raw: bytes) -> tuple[str | None, str]:
     return None, ""
 
 
-def identify(text: str | None, pattern: re.Pattern[str] | None) -> dict[str, str] | None:
-    """The identifiers on a label, kind -> value, always with "serial"; None if this is no label of a unit.
+def identify(text: str | None, pattern: re.Pattern[str] | None, kind: str = "serial") -> dict[str, str] | None:
+    """The identifiers on a label, kind -> value, always with ``kind``; None if this is no such label.
 
-    Without a pattern the whole text is the serial. Every other named group that took part is a further identifier.
+    Without a pattern the whole text is it. Every other named group that took part is a further identifier.
     """
     if not readable(text) or text is None:
         return None
     if pattern is None:
-        return {"serial": text}
+        return {kind: text}
     match = pattern.fullmatch(text)
     if match is None:
         return None
     found = {kind: value for kind, value in match.groupdict().items() if value}
-    return found if "serial" in found else None
+    return found if kind in found else None
 
 
 def readable(text: str | None) -> bool:
