@@ -2,14 +2,42 @@
 
 from edge_agent.binding.binder import Binder
 from edge_agent.binding.state import (
+    ActiveMaterial,
     Effect,
+    Installed,
+    KnownCycle,
+    KnownHold,
+    KnownLot,
     KnownUnit,
+    Loaded,
     Lookup,
     OpenCycle,
     Outcome,
+    PendingCycle,
     ReadGroup,
     Restored,
+    StepResult,
+    StepStatus,
     Write,
 )
 
-__all__ = ["Binder", "Effect", "KnownUnit", "Lookup", "OpenCycle", "Outcome", "ReadGroup", "Restored", "Write"]
+__all__ = [
+    "ActiveMaterial",
+    "Binder",
+    "Effect",
+    "Installed",
+    "KnownCycle",
+    "KnownHold",
+    "KnownLot",
+    "KnownUnit",
+    "Loaded",
+    "Lookup",
+    "OpenCycle",
+    "Outcome",
+    "PendingCycle",
+    "ReadGroup",
+    "Restored",
+    "StepResult",
+    "StepStatus",
+    "Write",
+]

@@ -15,18 +15,140 @@ from edge_agent.model import Record, Value
 
 
 @dataclass(frozen=True, slots=True)
+class StepResult:
+    """The newest closed cycle of a step that is bound to a unit."""
+
+    result: str  # model.Result
+    complete: bool
+    at_ns: int  # when it ended
+    cycle: str
+    source: str = ""  # empty: this agent saw it
+
+
+@dataclass(frozen=True, slots=True)
+class StepStatus:
+    """What another agent or the MES last said of a serial at a step. One for each of them and step."""
+
+    step: str
+    result: str
+    complete: bool | None
+    attempt: int | None
+    at_ns: int | None  # as of when, by its own clock
+    received_at_ns: int  # by ours: its age is counted from here
+    source: str  # said_by of the record
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A component that is in a unit now."""
+
+    parent: str
+    parent_serial: str
+    child: str
+    child_serial: str
+    name: str  # what the component is, e.g. pcb
+    cycle: str | None = None  # the parent's, in which it was installed
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A unit on a carrier now."""
+
+    position: int | None
+    unit: str
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
 class KnownUnit:
-    """A unit that the registry has seen: its id, and how many cycles each step has had with it so far."""
+    """A unit that the registry has seen: who it is, what was done with it here, and what is in it."""
 
     unit: str
-    attempts: Mapping[str, int]  # step -> cycles opened and bound to this unit
+    attempts: Mapping[str, int]  # step -> its cycles that are bound to this unit, the open one too
+    serial: str | None = None
+    kind: str = "serial"  # or lot
+    results: Mapping[str, StepResult] = field(default_factory=dict)  # step -> its newest closed cycle
+    identifiers: Mapping[str, str] = field(default_factory=dict)  # kind -> its newest value that was not removed
+    parent: Installed | None = None
+    lots: frozenset[str] = frozenset()  # its own, consumed, and those of what is installed in it, at any depth
+    packages: frozenset[str] = frozenset()  # the same of packages
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCycle:
+    """A cycle, open or closed, with its newest binding."""
+
+    cycle: str
+    station: str
+    step: str
+    position: int
+    state: str  # open, interrupted, closed
+    binding: str | None  # id of its newest binding record
+    binding_state: str
+    unit: str | None  # of a binding in state bound only
+    serial: str | None
+    closed: bool
+    result: str | None
+    complete: bool | None
+    attempt: int | None = None
+    opened_at_ns: int = 0
+    ended_at_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLot:
+    """A lot (or package) as it was last loaded, and where it is loaded now."""
+
+    lot: str
+    part_number: str | None
+    supplier: str | None
+    expiry: str | None
+    station: str
+    name: str
+    active: tuple[tuple[str, str, str | None], ...]  # (station, name, package)
 
 
 class Lookup(Protocol):
     """The registry, as the binder asks it: synchronous, indexed, microseconds."""
 
     def unit(self, kind: str, value: str) -> KnownUnit | None:
-        """The unit that carries this identifier, e.g. ("serial", "SN00000017"), or None."""
+        """The unit that carries this identifier, e.g. ("serial", "SN00000017"), or None. ``unit``: by its id."""
+        ...
+
+    def on_carrier(self, carrier: str) -> tuple[Loaded, ...]:
+        """What is on a carrier now, by position."""
+        ...
+
+    def parent_of(self, unit: str) -> Installed | None:
+        """The unit that this one is installed in now."""
+        ...
+
+    def children_of(self, unit: str) -> tuple[Installed, ...]:
+        """What is installed in this unit now, oldest first."""
+        ...
+
+    def cycle(self, cycle_id: str) -> KnownCycle | None:
+        """A cycle by its id."""
+        ...
+
+    def lot(self, lot: str) -> KnownLot | None:
+        """A lot, or a package, that was ever loaded here."""
+        ...
+
+    def status(self, serial: str) -> tuple[StepStatus, ...]:
+        """What others said of this serial, newest last."""
+        ...
+
+    def verdict(self, verdict_id: str) -> str | None:
+        """The state in which this verdict was acknowledged first; None: it is new."""
+        ...
+
+    def decision_seq(self, subject_kind: str, subject: str, hold: str | None) -> int | None:
+        """The highest decision_seq that was applied to this subject and hold."""
+        ...
+
+    def last_decision(self, source: str) -> int | None:
+        """The highest decision_seq ever heard from this source."""
         ...
 
 
@@ -49,6 +171,58 @@ class OpenCycle:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingCycle:
+    """A closed cycle whose binding was still pending when the last log ended."""
+
+    cycle: str
+    station: str
+    step: str
+    position: int
+    opened_at_ns: int
+    ended_at_ns: int
+    closed_by: str
+    result: str
+    complete: bool
+    binding: str | None  # id of the pending binding record
+    attempt: int | None = None
+    seq: int = 0  # of the record that opened it
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveMaterial:
+    """A lot or package that was loaded and neither depleted nor unloaded."""
+
+    station: str
+    name: str
+    package: str | None
+    lot: str | None
+    part_number: str | None
+    supplier: str | None
+    expiry: str | None
+    quantity: float | None
+    state: str  # active; spliced: another one was spliced to it, and nobody said that it is used up
+    at_ns: int
+    seq: int
+    used: int = 0  # cycles that consumed it since
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHold:
+    """A hold, scrap, rework or concession that was applied and not released."""
+
+    hold: str
+    subject_kind: str
+    subject: str
+    action: str  # hold, scrap, rework, concession
+    verdict_id: str
+    decision_seq: int | None
+    source: str
+    text: str | None
+    expires_at_ns: int | None
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """What the registry knows of the time before this start. Empty for a new data_dir."""
 
@@ -56,6 +230,9 @@ class Restored:
     counters: Mapping[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     """(station, position) -> (counter, epoch) of the newest cycle_closed that carried them."""
     until_ns: int | None = None  # at_ns of the newest record: the gap of this restart began then; None: unknown
+    pending: tuple[PendingCycle, ...] = ()  # oldest first
+    materials: tuple[ActiveMaterial, ...] = ()  # in the order in which they were loaded
+    holds: tuple[KnownHold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
