@@ -111,6 +111,7 @@ class Agent:
             log.info("stopping")
             asyncio.get_running_loop().call_later(ABANDON_S, _abandon)
             ticking.cancel()  # what falls silent from now on is no finding
+            self.line.stop(clock.now())
             for collector in self.collectors:
                 collector.stop()
             await self._bounded(asyncio.wait(collectors, timeout=COLLECTORS_STOP_S), skip=not collectors)

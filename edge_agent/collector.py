@@ -118,6 +118,7 @@ class Collector:
         self._outage.recovered()
         self._read_ok = self._opened_at = clock.now()
         self._state("connected")
+        self._line.opened(self.name, self._opened_at)
 
     def _lasted_s(self) -> float:
         return (self._read_ok.mono_ns - self._opened_at.mono_ns) / 1e9

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edge_agent.binding import Binder, Outcome, ReadGroup
+from edge_agent.binding.action import Action
 from edge_agent.buffer import Buffer
 from edge_agent.model import Instant, Kind, Record, Sample, Scan, Value
 
@@ -56,6 +58,19 @@ class Line:
     def tick(self, now: Instant) -> int:
         """Let time pass for time-outs; about four times a second."""
         return self._take(self._binder.on_tick(now, self.buffer.next_seq))
+
+    def opened(self, device: str, now: Instant) -> int:
+        """``device`` was (re)connected and can be written."""
+        return self._take(self._binder.on_open(device, now, self.buffer.next_seq))
+
+    def act(self, action: Action, now: Instant) -> tuple[dict[str, Any], int]:
+        """Do what was asked; its answer, and the seq that must be durable before it is given. Raises ActionRefused."""
+        outcome, answer = self._binder.act(action, now, self.buffer.next_seq)
+        return answer, self._take(outcome)
+
+    def stop(self, now: Instant) -> int:
+        """Take back what must not stay written; before the devices are closed."""
+        return self._take(self._binder.stop(now, self.buffer.next_seq))
 
     def start(self, now: Instant) -> int:
         """Settle what an earlier run left open. Once, before any device is opened."""

@@ -14,17 +14,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.binding.action import Action
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
+from edge_agent.binding.part import Part, ScanAt
 from edge_agent.binding.plan import Plan, StorePolicy, TagRef
 from edge_agent.binding.position import Floor, PositionLife
 from edge_agent.binding.scans import NO_READ_FINDINGS, Reader, scan_body
+from edge_agent.binding.seen import Seen
 from edge_agent.binding.state import Lookup, OpenCycle, Outcome, Restored
 from edge_agent.binding.station import StationLife
 from edge_agent.binding.storing import GroupStore
 from edge_agent.binding.trigger import device_of
 from edge_agent.binding.units import Units
-from edge_agent.identify.patterns import identify, text_of
+from edge_agent.identify.patterns import text_of
 from edge_agent.model import BindingState, Instant, Kind, Result, Sample, Scan, ScanStatus
 
 STALL_FINDING_EVERY_NS = 60 * 10**9  # stalls of a device that interrupt nothing are reported this often at most
@@ -34,7 +37,9 @@ STALL_FINDING_EVERY_NS = 60 * 10**9  # stalls of a device that interrupt nothing
 class _Heard:
     """A scan, as the stations that use its reader understand it."""
 
+    bouncing: bool  # some station heard this label here just now
     bounced: list[PositionLife]
+    parts: list[tuple[StationLife, Part, dict[str, str]]]
     units: list[tuple[PositionLife, dict[str, str]]]
     strangers: list[PositionLife]  # to whom it is no label of a unit
     context: list[tuple[StationLife, dict[str, str]]]
@@ -47,12 +52,14 @@ class Binder:
         self._log = log
         self._restored = restored
         self._stores = {source: GroupStore(policy) for source, policy in plan.stores.items()}
-        self._floor = Floor(log, config, Units(lookup), self._stores)
+        self._floor = Floor(log, config, Units(lookup), self._stores, lookup)
+        self._labels = plan.labels
         self._gap_ns = {source: int(gap_s * 1e9) for source, gap_s in plan.gap_s.items()}
         self._stations = {
             station.name: StationLife(self._floor, station, restored.counters, self._gap_ns)
             for station in plan.stations
         }
+        self._floor.stations = self._stations
         for station in self._stations.values():
             for source in station.watched():
                 if source in self._stores:
@@ -81,6 +88,9 @@ class Binder:
             station.context.restore({name: dict(item) for name, item in old.context.items()})
             life.restore(old, now)
             life.interrupt(draft, since, "restart", "the line")
+        for station in self._stations.values():
+            for part in station.parts:
+                part.start(draft)
         return Outcome(draft.records, draft.effects)
 
     def _close_unplanned(self, old: OpenCycle, since: Instant, draft: Draft) -> None:
@@ -143,15 +153,19 @@ class Binder:
         reader = self._readers.setdefault(scan.device, Reader())
         heard = self._listen(scan, reader)
         used = [life.station.name for life, _ in heard.units] + [station.plan.name for station, _ in heard.context]
-        bounce = bool(heard.bounced) and not used and not heard.strangers
+        used += [station.plan.name for station, _, _ in heard.parts]
+        bounce = heard.bouncing and not used and not heard.strangers
         if reader.note(scan, bounce):
-            identifiers = {kind: value for _, found in heard.units for kind, value in found.items()}
+            said = [found for _, found in heard.units] + [found for _, _, found in heard.parts]
+            identifiers = {kind: value for found in said for kind, value in found.items()}
             reason = "bounce" if bounce else "unmatched" if scan.status is ScanStatus.READ and not used else None
             draft.add(Kind.SCAN, scan.device, scan_body(scan, sorted(set(used)), identifiers, reason))
         for life in heard.bounced:
             life.counts["bounces"] += 1
         for station, found in heard.context:
             station.context.scanned(scan.device, found, scan.at)
+        for _, part, found in heard.parts:
+            part.scanned(found, ScanAt(scan.device, scan.at, seq), draft)
         for life, identifiers in heard.units:
             self._stations[life.station.name].on_scan(life, identifiers, scan.at, seq, draft)
         if not used and not bounce:
@@ -159,23 +173,27 @@ class Binder:
         return Outcome(draft.records, draft.effects)
 
     def _listen(self, scan: Scan, reader: Reader) -> _Heard:
-        heard = _Heard([], [], [], [])
-        text = text_of(scan.raw)[0] if scan.status is ScanStatus.READ else None
+        heard = _Heard(False, [], [], [], [], [])
+        read = scan.status is ScanStatus.READ
+        seen = Seen(text_of(scan.raw)[0] if read else None, self._labels.read(scan) if read else ())
         age_ns = reader.age_ns(scan)
         for station in self._stations.values():
-            lives = [life for life in station.positions.values() if life.plan.scanner == scan.device]
-            if age_ns is not None and age_ns < station.plan.bounce_s * 1e9:
-                heard.bounced += lives
+            if scan.device not in station.readers:
                 continue
-            context = station.context.match(scan.device, text)
-            if context:
+            if age_ns is not None and age_ns < station.plan.bounce_s * 1e9:
+                heard.bouncing = True
+                heard.bounced += [life for life, _ in station.places(scan.device, seen)]
+                continue
+            if context := station.context.match(scan.device, seen.text):
                 heard.context.append((station, context))
-            for life in lives:
-                found = None if context else identify(text, station.plan.pattern)
-                if found is not None:
-                    heard.units.append((life, found))
-                elif not context:
-                    heard.strangers.append(life)
+            elif meant := station.part_meant(scan.device, seen):
+                heard.parts.append((station, *meant))
+            else:
+                for life, found in station.places(scan.device, seen):
+                    if found is not None:
+                        heard.units.append((life, found))
+                    else:
+                        heard.strangers.append(life)
         return heard
 
     def _report_unused(self, scan: Scan, reader: Reader, heard: _Heard, seq: int, draft: Draft) -> None:
@@ -212,6 +230,14 @@ class Binder:
             self._report_gap(device, since, cause, draft)
         return Outcome(draft.records, draft.effects)
 
+    def on_open(self, device: str, now: Instant, seq: int) -> Outcome:
+        """``device`` was (re)connected and can be written."""
+        draft = Draft(self._log, now, seq)
+        for station in self._stations.values():
+            for part in station.parts:
+                part.device_opened(device, draft)
+        return Outcome(draft.records, draft.effects)
+
     def on_tick(self, now: Instant, seq: int) -> Outcome:
         """Time-outs and silences. Call about four times a second."""
         draft = Draft(self._log, now, seq)
@@ -242,6 +268,22 @@ class Binder:
             self._stall_reported[device] = draft.at.mono_ns
         details = {"cause": cause, "device": device, "since_ns": str(since.at_ns)}
         report(draft, device, "observation_gap", f"{device} was not observed ({cause})", details=details)
+
+    # --- what is asked, and the end ----------------------------------------------------------------------------
+
+    def act(self, action: Action, now: Instant, seq: int) -> tuple[Outcome, dict[str, Any]]:
+        """Do what a person or another system asks. Raises ActionRefused, and then nothing was changed."""
+        draft = Draft(self._log, now, seq)
+        answer = action.apply(self._floor, draft)
+        return Outcome(draft.records, draft.effects), answer
+
+    def stop(self, now: Instant, seq: int) -> Outcome:
+        """The agent stops in order: what must not stay written is taken back."""
+        draft = Draft(self._log, now, seq)
+        for station in self._stations.values():
+            for part in station.parts:
+                part.stop(draft)
+        return Outcome(draft.records, draft.effects)
 
     def snapshot(self) -> dict[str, Any]:
         """What ``status`` shows: station -> {step, positions: {number: {cycle, serial, ...}}, context}."""

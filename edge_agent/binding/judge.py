@@ -25,6 +25,9 @@ class Judgement:
     violated: list[str] = field(default_factory=list)  # outside their limits
     unmapped: Value = None  # a verdict of the PLC that no rule explains
     by_plc: bool = False
+    suspect: list[str] = field(default_factory=list)  # why what was collected may not be this unit's
+    defects: list[str] = field(default_factory=list)  # defect codes
+    materials: list[dict[str, Any]] = field(default_factory=list)  # what was active at the station, as records show it
 
 
 def judge(position: Position, samples: Mapping[str, Sample]) -> Judgement:

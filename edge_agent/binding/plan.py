@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from edge_agent.identify.label import Labels
 from edge_agent.model import Result, Sample, TagSet, Value
 
 
@@ -115,6 +116,8 @@ class Station:
     bounce_s: float  # the same label on the same reader within this time is one scan
     timeout_s: float  # an open cycle without an end is closed as Aborted after this
     min_s: float  # an end sooner than this after the scan is not this unit's: ambiguous
+    rules: frozenset[str] = frozenset()  # label rules that name a unit here, instead of ``pattern``
+    of: str = "serial"  # the identifier that names a unit here: serial, lot; carrier: the units on it
 
     def groups(self) -> frozenset[str]:
         """Every "device.group" this station looks at."""
@@ -150,3 +153,4 @@ class Plan:
     stations: tuple[Station, ...]
     stores: Mapping[str, StorePolicy]  # by "device.group"
     gap_s: Mapping[str, float]  # by "device.group": a longer silence between two reads is an observation gap
+    labels: Labels = field(default_factory=lambda: Labels(()))  # the rules of the section ``labels:``

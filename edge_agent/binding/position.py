@@ -13,19 +13,23 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.binding.context import StationContext
 from edge_agent.binding.cycle import Cycle, Window
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
 from edge_agent.binding.judge import Judgement, judge
+from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Position, Station
-from edge_agent.binding.state import OpenCycle
+from edge_agent.binding.state import Lookup, OpenCycle, StepResult
 from edge_agent.binding.storing import GroupStore
 from edge_agent.binding.trigger import Ended, Trigger
 from edge_agent.binding.units import Unit, Units
 from edge_agent.model import BindingState, Instant, Kind, Result, Sample, Value
+
+if TYPE_CHECKING:
+    from edge_agent.binding.station import StationLife
 
 CYCLE_NUMBER = "cycle_number"  # the context item that carries resume.cycle_number over a restart
 
@@ -38,6 +42,8 @@ class Floor:
     config: str
     units: Units
     stores: dict[str, GroupStore]
+    lookup: Lookup
+    stations: dict[str, StationLife] = field(default_factory=dict)
     where: dict[str, list[PositionLife]] = field(default_factory=dict)  # serial -> positions with its cycle open
 
 
@@ -66,6 +72,7 @@ class PositionLife:
         self.waiting: deque[Waiting] = deque()
         self.counts: Counter[str] = Counter()
         self.last: dict[str, str] | None = None  # the unit before, as candidate
+        self.parts: Sequence[Part] = ()  # the station's
         self.stalled: Instant | None = None  # when a silence of the trigger was noticed last
         self._floor = floor
         self._context = context
@@ -137,7 +144,7 @@ class PositionLife:
 
     def bind(
         self, draft: Draft, state: BindingState, rule: str, evidence: Sequence[int], *,
-        reason: str | None = None, candidates: Sequence[dict[str, str]] = (),
+        reason: str | None = None, candidates: Sequence[dict[str, str]] = (), by: str = "agent",
     ) -> None:  # fmt: skip
         """Say whose the open cycle is; supersedes what was said before."""
         cycle = self._open_cycle()
@@ -151,7 +158,12 @@ class PositionLife:
         body |= {"candidates": cycle.candidates, "evidence": list(evidence)}
         if supersedes:
             body["supersedes"] = supersedes
-        draft.add(Kind.BINDING, self.station.name, body | {"by": "agent"})
+        draft.add(Kind.BINDING, self.station.name, body | {"by": by})
+        for part in self.parts:
+            if supersedes is None:
+                part.opened(self, cycle, draft)
+            else:
+                part.rebound(self, cycle, draft)
 
     # --- gaps --------------------------------------------------------------------------------------------------
 
@@ -230,13 +242,20 @@ class PositionLife:
         judgement = judge(self.plan, {source: sample for source, sample in samples.items() if sample is not None})
         if not judged:
             judgement.result = Result.ABORTED
+        for part in self.parts:
+            part.closing(self, cycle, judgement, draft)
         body = self._head(cycle) | self._closing(cycle, closed_by, ended, judgement, judged, result)
         draft.add(Kind.CYCLE_CLOSED, self.station.name, body)
         self.counts[cycle.state.value] += 1
         self.last = None if cycle.unit is None else {"unit": cycle.unit.unit, "serial": cycle.unit.serial}
         self._leave(cycle)
+        if cycle.state is BindingState.BOUND and cycle.unit is not None:
+            done = StepResult(judgement.result.value, body["complete"], ended.at_ns, cycle.id, "")
+            cycle.unit.results[self.station.step] = done
         if judged:
             self._report_judgement(draft, cycle, judgement, evidence)
+        for part in self.parts:
+            part.closed(self, cycle, draft)
 
     def close_interrupted(self, draft: Draft) -> None:
         """Close the interrupted cycle: no evidence came that its unit stayed."""
@@ -254,11 +273,17 @@ class PositionLife:
             "result": judgement.result.value,
             "complete": judged and not judgement.missing,
             "missing": judgement.missing,
+            "completeness": _completeness(judgement, judged),
+            "suspect": judgement.suspect,
             "collected": judgement.collected,
             "context": self._context.snapshot(),
         }
         if result is not None and result.counter is not None:
             body |= {"counter": result.counter, "epoch": result.epoch}
+        if judgement.defects:
+            body["defects"] = judgement.defects
+        if judgement.materials:
+            body["materials"] = judgement.materials
         return body | {
             "attempt": cycle.attempt,
             "windows": _ranges(cycle),
@@ -341,6 +366,13 @@ class PositionLife:
 
 def _ranges(cycle: Cycle) -> dict[str, list[list[int]]]:
     return {source: [list(pair) for pair in window.ranges] for source, window in cycle.windows.items() if window.ranges}
+
+
+def _completeness(judgement: Judgement, judged: bool) -> str:
+    """complete; incomplete: ``missing`` says what; suspect: ``suspect`` says why it may not be this unit's."""
+    if judgement.suspect:
+        return "suspect"
+    return "complete" if judged and not judgement.missing else "incomplete"
 
 
 def plc_text(value: Value) -> str:

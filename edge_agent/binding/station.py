@@ -23,8 +23,11 @@ from edge_agent.binding.edge import EdgeTrigger
 from edge_agent.binding.ends import Ends, leave_elsewhere
 from edge_agent.binding.findings import report
 from edge_agent.binding.handshake import HandshakeTrigger
+from edge_agent.binding.part import Part
+from edge_agent.binding.parts import parts_of
 from edge_agent.binding.plan import Edge, Handshake, Position, Station, TagRef
 from edge_agent.binding.position import Floor, PositionLife, Waiting
+from edge_agent.binding.seen import Reads, Seen
 from edge_agent.binding.trigger import Trigger, device_of
 from edge_agent.model import BindingState, Instant, Sample
 
@@ -57,10 +60,21 @@ class StationLife:
         for one in handshakes:
             one.peers = [other for other in handshakes if other is not one and other.plan.ack == one.plan.ack]
         self.positions = dict(sorted(self.positions.items()))
+        self.parts = parts_of(floor, plan, self.context)
+        for life in self.positions.values():
+            life.parts = self.parts
+        self._reads = [
+            (life, Reads(life.plan.scanner, plan.pattern, plan.rules, plan.of))
+            for life in self.positions.values()
+            if life.plan.scanner is not None
+        ]
+        self.readers = {reads.scanner for _, reads in self._reads}.union(*(part.scanners() for part in self.parts))
+        self.readers |= {one.scanner for one in plan.context if one.scanner is not None}
 
     def watched(self) -> set[str]:
         """Every "device.group" whose samples this station has to look at."""
         found = {context.tag.group for context in self.plan.context if context.tag is not None}
+        found = found.union(*(part.watched() for part in self.parts))
         for position in self.plan.positions:
             for tag in (position.resume.cycle_number, position.resume.serial):
                 found |= {tag.group} if tag is not None else set()
@@ -78,10 +92,12 @@ class StationLife:
     # --- samples -----------------------------------------------------------------------------------------------
 
     def on_sample(self, sample: Sample, seq: int, draft: Draft) -> None:
-        """Context, evidence for interrupted cycles, triggers, then the scans that waited for this."""
+        """Context, evidence for interrupted cycles, parts, triggers, then the scans that waited for this."""
         self.context.observe(sample)
         for life in self.positions.values():
             life.observe(sample, seq, draft)
+        for part in self.parts:
+            part.observe(sample, seq, draft)
         for trigger, lives in self._triggers:
             ended = trigger.observe(sample, seq, draft)
             if ended is not None:
@@ -110,6 +126,17 @@ class StationLife:
             self._remember_counter(trigger, life)
 
     # --- scans -------------------------------------------------------------------------------------------------
+
+    def part_meant(self, device: str, seen: Seen) -> tuple[Part, dict[str, str]] | None:
+        """The part that this scan is for, and what it says; None: it may name a unit."""
+        for part in self.parts:
+            if (found := part.match(device, seen)) is not None:
+                return part, found
+        return None
+
+    def places(self, device: str, seen: Seen) -> list[tuple[PositionLife, dict[str, str] | None]]:
+        """The positions that this scan is for, each with its unit's identifiers, or None: no label of a unit."""
+        return [(life, reads.match(device, seen)) for life, reads in self._reads if reads.scanner == device]
 
     def on_scan(self, life: PositionLife, identifiers: dict[str, str], at: Instant, seq: int, draft: Draft) -> None:
         """A scan that identifies a unit at one of our positions; ``seq`` is its record's."""
@@ -172,6 +199,8 @@ class StationLife:
     def on_gap(self, device: str, since: Instant, cause: str, draft: Draft) -> int:
         """``device`` was not observed from ``since`` until ``draft.at``. Returns how many cycles it interrupted."""
         self.context.gap(device)
+        for part in self.parts:
+            part.gap(device, since, draft)
         interrupted = 0
         for life in self.positions.values():
             trigger = life.trigger
@@ -219,6 +248,8 @@ class StationLife:
         now = draft.at
         for trigger, _ in self._triggers:
             trigger.tick(now, draft)
+        for part in self.parts:
+            part.tick(draft)
         for life in self.positions.values():
             waiting = life.waiting
             if waiting and now.mono_ns - waiting[0].at.mono_ns > WAIT_NS:
@@ -240,7 +271,10 @@ class StationLife:
     def snapshot(self) -> dict[str, Any]:
         """What ``status`` shows of this station."""
         positions = {str(number): life.snapshot() for number, life in self.positions.items()}
-        return {"step": self.plan.step, "positions": positions, "context": self.context.snapshot()}
+        shown: dict[str, Any] = {"step": self.plan.step, "positions": positions, "context": self.context.snapshot()}
+        for part in self.parts:
+            shown |= part.snapshot()
+        return shown
 
 
 def _by_end(positions: Iterable[Position]) -> dict[Handshake | Edge | None, list[Position]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edge_agent.binding.draft import Draft
-from edge_agent.binding.state import Lookup
+from edge_agent.binding.state import Installed, Lookup, StepResult
 from edge_agent.model import Kind
 
 RECENT = 10_000
@@ -19,11 +19,17 @@ RECENT = 10_000
 
 @dataclass(slots=True)
 class Unit:
-    """An individual product."""
+    """An individual product, or (kind ``lot``) a batch that is not told apart any further."""
 
     unit: str
-    serial: str
+    serial: str  # of a lot: its number
+    kind: str = "serial"
     attempts: dict[str, int] = field(default_factory=dict)  # step -> cycles bound to it so far
+    results: dict[str, StepResult] = field(default_factory=dict)  # step -> its newest closed cycle here
+    identifiers: dict[str, str] = field(default_factory=dict)  # kind -> value, as they hold now
+    parent: Installed | None = None  # what it is built into
+    lots: set[str] = field(default_factory=set)  # that went into it, through its components too
+    packages: set[str] = field(default_factory=set)  # the same
 
     def attempt(self, step: str) -> int:
         """Count one more cycle at ``step``; returns its attempt number, from 1."""
@@ -38,31 +44,45 @@ class Units:
         self._lookup = lookup
         self._recent: OrderedDict[str, Unit] = OrderedDict()
 
-    def know(self, draft: Draft, station: str, identifiers: Mapping[str, str], evidence: list[int]) -> Unit:
-        """The unit of these identifiers; at first sight it is made, with an ``identifier`` record for each."""
-        serial = identifiers["serial"]
-        unit = self._find(serial)
+    def know(
+        self, draft: Draft, station: str, identifiers: Mapping[str, str], evidence: list[int], kind: str = "serial"
+    ) -> Unit:
+        """The unit of these identifiers; at first sight it is made, with an ``identifier`` record for each.
+
+        ``kind``: the identifier that names it, ``serial`` or ``lot``.
+        """
+        serial = identifiers[kind]
+        unit = self.find(serial, kind)
         if unit is None:
-            unit = Unit(draft.next_id, serial)
-            for kind in sorted(identifiers, key=lambda kind: (kind != "serial", kind)):
-                body = {"unit": unit.unit, "op": "add", "kind": kind, "value": identifiers[kind], "evidence": evidence}
+            unit = Unit(draft.next_id, serial, kind, identifiers=dict(identifiers))
+            for name in sorted(identifiers, key=lambda one: (one != kind, one)):
+                body = {"unit": unit.unit, "op": "add", "kind": name, "value": identifiers[name], "evidence": evidence}
                 draft.add(Kind.IDENTIFIER, station, body)
         self._remember(unit)
         return unit
 
     def restored(self, unit: str, serial: str) -> Unit:
         """A unit of which a cycle was open when the last log ended."""
-        known = self._find(serial)
+        known = self.find(serial)
         if known is None or known.unit != unit:
             known = Unit(unit, serial)
         self._remember(known)
         return known
 
-    def _find(self, serial: str) -> Unit | None:
-        if (unit := self._recent.get(serial)) is not None:
+    def find(self, serial: str, kind: str = "serial") -> Unit | None:
+        """The unit of this serial (or lot), if it was ever seen here. Changes of it belong into the object itself."""
+        unit = self._recent.get(serial)
+        if unit is not None and unit.kind == kind:
             return unit
-        known = self._lookup.unit("serial", serial)
-        return None if known is None else Unit(known.unit, serial, dict(known.attempts))
+        known = self._lookup.unit(kind, serial)
+        if known is None:
+            return None
+        unit = Unit(
+            known.unit, serial, kind, dict(known.attempts), dict(known.results), dict(known.identifiers), known.parent,
+            set(known.lots), set(known.packages),
+        )  # fmt: skip
+        self._remember(unit)
+        return unit
 
     def _remember(self, unit: Unit) -> None:
         self._recent[unit.serial] = unit

@@ -1,0 +1,82 @@
+"""A part of a station: something that it does beside its cycles.
+
+Materials, components, carriers, operators' commands, the gate: each is a part, in a module of its own. The station
+calls the hooks below, the same for all, in the order in which its parts were made (:mod:`edge_agent.binding.parts`);
+every hook does nothing by default. A part changes nothing but its own state, the draft, and what it is handed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.binding.draft import Draft
+from edge_agent.binding.seen import Seen
+from edge_agent.model import Instant, Sample
+
+if TYPE_CHECKING:
+    from edge_agent.binding.cycle import Cycle
+    from edge_agent.binding.judge import Judgement
+    from edge_agent.binding.position import PositionLife
+
+
+@dataclass(frozen=True, slots=True)
+class ScanAt:
+    """A scan that a part takes: where, when, and the seq of its record, which is the evidence."""
+
+    device: str
+    at: Instant
+    seq: int
+
+
+class Part:
+    """See the module docstring. The hooks, in the order of a cycle's life."""
+
+    def watched(self) -> set[str]:
+        """Every "device.group" whose samples ``observe`` wants."""
+        return set()
+
+    def scanners(self) -> set[str]:
+        """Every device whose scans may concern this part."""
+        return set()
+
+    def match(self, device: str, seen: Seen) -> dict[str, str] | None:
+        """The identifiers, if this scan is meant for this part. The first part that matches takes the scan."""
+        return None
+
+    def scanned(self, found: dict[str, str], scan: ScanAt, draft: Draft) -> None:
+        """Take a scan that matched; its record is in the draft already."""
+
+    def observe(self, sample: Sample, seq: int, draft: Draft) -> None:
+        """Take a sample of a watched group, before the triggers do."""
+
+    def opened(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """A cycle opened; its first binding is said."""
+
+    def rebound(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """The binding of the open cycle changed: in doubt, resumed, or corrected."""
+
+    def closing(self, life: PositionLife, cycle: Cycle, judgement: Judgement, draft: Draft) -> None:
+        """Just before ``cycle_closed``: may add to what is missing, suspect or consumed, and change the result."""
+
+    def closed(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """Just after ``cycle_closed``; the position is free."""
+
+    def gap(self, device: str, since: Instant, draft: Draft) -> None:
+        """``device`` was not observed from ``since`` until ``draft.at``."""
+
+    def device_opened(self, device: str, draft: Draft) -> None:
+        """``device`` was (re)connected and can be written."""
+
+    def start(self, draft: Draft) -> None:
+        """The agent starts: nothing was observed since the last log ended."""
+
+    def tick(self, draft: Draft) -> None:
+        """Time passes; about four times a second."""
+
+    def stop(self, draft: Draft) -> None:
+        """The agent stops in order: what must not stay written is taken back."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """What ``status`` shows of this part, merged into the station's."""
+        return {}
