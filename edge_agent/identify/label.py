@@ -19,7 +19,9 @@ from edge_agent.identify.patterns import text_of
 from edge_agent.model import Scan, ScanStatus
 
 MAX_BYTES = 4096  # the largest symbols in use (PDF417, Data Matrix 144x144, QR 40) hold less, but for QR digits
+MIN_YEAR = 2025
 RULES_DISAGREE = "rules_disagree"
+_YEAR_NS = 31_556_952 * 10**9  # a mean year: a day's error does not matter here
 _AIM = re.compile(rb"\][A-Za-z][0-9A-Za-z]")
 
 
@@ -49,15 +51,17 @@ class Unread:
 class Printed:
     """What stands on a label, taken apart as far as that needs no rule.
 
-    ``text`` is everything the reader sent. ``content`` is the same without an AIM identifier at its head, for readers
-    that send one and whose config does not say so; ``aim`` is that identifier, or the scan's.
+    ``text`` is everything the reader sent, "" if it is no text. ``content`` is the same without an AIM identifier at
+    its head, for readers that send one and whose config does not say so; ``aim`` is that identifier, or the scan's.
+    ``year`` is that of the scan, for dates that write two digits of theirs; a PC whose clock is lost cannot make it
+    less than ``MIN_YEAR``.
     """
 
     raw: bytes
     text: str
-    encoding: str
     aim: str
     content: str
+    year: int
 
     @classmethod
     def of(cls, scan: Scan) -> Printed | Unread:
@@ -68,12 +72,11 @@ class Printed:
             return Unread("it is empty")
         if len(scan.raw) > MAX_BYTES:
             return Unread(f"it is longer than {MAX_BYTES} bytes")
-        text, encoding = text_of(scan.raw)
-        if text is None:
-            return Unread("it is no text: neither UTF-8 nor GB18030")
+        text = text_of(scan.raw)[0] or ""
+        year = max(1970 + scan.at.at_ns // _YEAR_NS, MIN_YEAR)
         if scan.symbology or not _AIM.match(scan.raw):
-            return cls(scan.raw, text, encoding, scan.symbology, text)
-        return cls(scan.raw, text, encoding, text[:3], text[3:])
+            return cls(scan.raw, text, scan.symbology, text, year)
+        return cls(scan.raw, text, text[:3], text[3:], year)
 
 
 class Rule(Protocol):

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from edge_agent.identify.checks import CHECKS
+from edge_agent.identify.examples import examples_of
 from edge_agent.identify.label import Label, Printed, Unread
 from edge_agent.identify.patterns import readable
 
 
 @dataclass(frozen=True, slots=True)
 class PatternRule:
-    """``format: pattern``."""
+    """``format: pattern``. ``check``: named group -> how its check character is made; a wrong one is doubtful."""
 
     name: str
     pattern: re.Pattern[str]
+    check: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, printed: Printed) -> Label | Unread:
         """The named groups that took part."""
         if not readable(printed.text):
-            return Unread("it holds control characters, or is too long for a plain label")
+            return Unread("it is no text, holds control characters, or is too long for a plain label")
         match = self.pattern.fullmatch(printed.text)
         if match is None:
-            return Unread("the pattern does not match the whole label")
+            hint = printed.text != printed.content and self.pattern.fullmatch(printed.content)
+            return Unread(
+                f"{printed.aim} stands before it: write aim: true at the scanner"
+                if hint
+                else "the pattern does not match the whole label"
+            )
         found = {kind: value for kind, value in match.groupdict().items() if value}
-        return Label(self.name, found) if found else Unread("no named group of the pattern took part")
+        if not found:
+            return Unread("no named group of the pattern took part")
+        if all(CHECKS[method](found.get(group, "")) for group, method in self.check.items()):
+            return Label(self.name, found)
+        return Label(self.name, found, ("check_digit",), True)
 
     def examples(self) -> tuple[bytes, ...]:
-        """None yet."""
-        return ()
+        """Some texts that the pattern matches."""
+        return tuple(text.encode("utf-8", "replace") for text in examples_of(self.pattern))
