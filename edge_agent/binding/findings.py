@@ -27,6 +27,16 @@ SEVERITY = {
     "cycle_timeout": "warning",
     "clock_step": "warning",
     "duplicate_agent": "error",
+    "missing_step": "error",
+    "copied_lot": "warning",
+    "wrong_material": "error",
+    "material_expired": "error",
+    "negative_balance": "warning",
+    "component_reused": "error",
+    "identical_entries": "warning",
+    "verdict_refused": "error",
+    "verdict_gap": "warning",
+    "hold_in_cycle": "error",
 }
 
 

@@ -19,10 +19,12 @@ from edge_agent.binding.context import StationContext
 from edge_agent.binding.cycle import Cycle, Window
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
+from edge_agent.binding.holds import Holds
 from edge_agent.binding.judge import Judgement, judge
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Position, Station
 from edge_agent.binding.state import Lookup, OpenCycle, StepResult
+from edge_agent.binding.status import StatusCache
 from edge_agent.binding.storing import GroupStore
 from edge_agent.binding.trigger import Ended, Trigger
 from edge_agent.binding.units import Unit, Units
@@ -44,7 +46,12 @@ class Floor:
     stores: dict[str, GroupStore]
     lookup: Lookup
     stations: dict[str, StationLife] = field(default_factory=dict)
+    holds: Holds = field(default_factory=Holds)
+    status: StatusCache = field(init=False)  # of units, as others say it
     where: dict[str, list[PositionLife]] = field(default_factory=dict)  # serial -> positions with its cycle open
+
+    def __post_init__(self) -> None:
+        self.status = StatusCache(self.lookup)
 
 
 @dataclass(slots=True)

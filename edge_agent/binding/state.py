@@ -36,6 +36,9 @@ class StepStatus:
     at_ns: int | None  # as of when, by its own clock
     received_at_ns: int  # by ours: its age is counted from here
     source: str  # said_by of the record
+    cycle: str | None = None
+    state: str | None = None  # of that cycle's binding
+    station: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class KnownUnit:
     parent: Installed | None = None
     lots: frozenset[str] = frozenset()  # its own, consumed, and those of what is installed in it, at any depth
     packages: frozenset[str] = frozenset()  # the same of packages
+    own_lots: frozenset[str] | None = None  # without those of what is installed in it; None: not told apart
+    own_packages: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,14 @@ class Lookup(Protocol):
 
     def status(self, serial: str) -> tuple[StepStatus, ...]:
         """What others said of this serial, newest last."""
+        ...
+
+    def status_of_cycle(self, said_by: str, cycle: str) -> tuple[str, StepStatus] | None:
+        """Which serial has the result of another agent's cycle now, and what it is."""
+        ...
+
+    def finding(self, finding: str) -> str | None:
+        """The code of a finding by its id; None: there is none."""
         ...
 
     def verdict(self, verdict_id: str) -> str | None:
