@@ -17,6 +17,7 @@ from typing import Any
 from edge_agent.binding.action import Action
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
+from edge_agent.binding.holds import Holds
 from edge_agent.binding.part import Part, ScanAt
 from edge_agent.binding.plan import Plan, StorePolicy, TagRef
 from edge_agent.binding.position import Floor, PositionLife
@@ -52,7 +53,7 @@ class Binder:
         self._log = log
         self._restored = restored
         self._stores = {source: GroupStore(policy) for source, policy in plan.stores.items()}
-        self._floor = Floor(log, config, Units(lookup), self._stores, lookup)
+        self._floor = Floor(log, config, Units(lookup), self._stores, lookup, holds=Holds(restored.holds))
         self._labels = plan.labels
         self._gap_ns = {source: int(gap_s * 1e9) for source, gap_s in plan.gap_s.items()}
         self._stations = {
