@@ -160,6 +160,9 @@ class Collected(Body):
     unit: str
     low: float | None
     high: float | None
+    limits_from: str | None = Field(
+        default=None, description="part number that the limits are of, if they depend on it"
+    )
     judgement: Judged
 
 

@@ -7,7 +7,7 @@ limits say beside it is judged and reported, and overrules nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,10 +30,15 @@ class Judgement:
     materials: list[dict[str, Any]] = field(default_factory=list)  # what was active at the station, as records show it
 
 
-def judge(position: Position, samples: Mapping[str, Sample]) -> Judgement:
-    """Judge a cycle by the newest sample of each group, "device.group" -> sample."""
+def judge(
+    position: Position, samples: Mapping[str, Sample], collect: Sequence[Characteristic] | None = None
+) -> Judgement:
+    """Judge a cycle by the newest sample of each group, "device.group" -> sample.
+
+    ``collect``: what is collected instead of what the position says, e.g. with the limits of a part number.
+    """
     judgement = Judgement(Result.ERROR)
-    for characteristic in position.collect:
+    for characteristic in position.collect if collect is None else collect:
         item = _collect(characteristic, samples)
         judgement.collected.append(item)
         if item["judgement"] in ("low", "high"):
@@ -76,14 +81,10 @@ def _collect(characteristic: Characteristic, samples: Mapping[str, Sample]) -> d
         judgement = "bad"
     else:
         judgement = _against(value, low, high)
-    return {
-        "name": characteristic.name,
-        "value": value,
-        "unit": characteristic.tag.unit,
-        "low": low,
-        "high": high,
-        "judgement": judgement,
-    }
+    item = {"name": characteristic.name, "value": value, "unit": characteristic.tag.unit, "low": low, "high": high}
+    if characteristic.limits_from:
+        item["limits_from"] = characteristic.limits_from
+    return item | {"judgement": judgement}
 
 
 def _against(value: Value, low: float | None, high: float | None) -> str:

@@ -7,10 +7,12 @@ every hook does nothing by default. A part changes nothing but its own state, th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.binding.draft import Draft
+from edge_agent.binding.plan import Characteristic
 from edge_agent.binding.seen import Seen
 from edge_agent.model import Instant, Sample
 
@@ -56,11 +58,18 @@ class Part:
     def rebound(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         """The binding of the open cycle changed: in doubt, resumed, or corrected."""
 
+    def collect(self, cycle: Cycle, collect: Sequence[Characteristic]) -> Sequence[Characteristic]:
+        """What is collected of a closing cycle, and against which limits: as the parts before say, or otherwise."""
+        return collect
+
     def closing(self, life: PositionLife, cycle: Cycle, judgement: Judgement, draft: Draft) -> None:
         """Just before ``cycle_closed``: may add to what is missing, suspect or consumed, and change the result."""
 
     def closed(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         """Just after ``cycle_closed``; the position is free."""
+
+    def decided(self, cycle: str) -> None:
+        """A person said whose this closed cycle is: nothing here waits for it any more."""
 
     def gap(self, device: str, since: Instant, draft: Draft) -> None:
         """``device`` was not observed from ``since`` until ``draft.at``."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edge_agent.binding.needs import Needs
 from edge_agent.identify.label import Labels
 from edge_agent.model import Result, Sample, TagSet, Value
 
@@ -37,6 +38,7 @@ class Characteristic:
     required: bool
     low: float | None
     high: float | None
+    limits_from: str = ""  # the part number that the limits are of; empty: the station's
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Station:
     min_s: float  # an end sooner than this after the scan is not this unit's: ambiguous
     rules: frozenset[str] = frozenset()  # label rules that name a unit here, instead of ``pattern``
     of: str = "serial"  # the identifier that names a unit here: serial, lot; carrier: the units on it
+    needs: Needs = field(default_factory=Needs)  # materials, components, context, steps before
 
     def groups(self) -> frozenset[str]:
         """Every "device.group" this station looks at."""

@@ -22,7 +22,7 @@ from edge_agent.binding.findings import report
 from edge_agent.binding.holds import Holds
 from edge_agent.binding.judge import Judgement, judge
 from edge_agent.binding.part import Part
-from edge_agent.binding.plan import Position, Station
+from edge_agent.binding.plan import Characteristic, Position, Station
 from edge_agent.binding.state import Lookup, OpenCycle, StepResult
 from edge_agent.binding.status import StatusCache
 from edge_agent.binding.storing import GroupStore
@@ -172,6 +172,14 @@ class PositionLife:
             else:
                 part.rebound(self, cycle, draft)
 
+    def assign(self, unit: Unit | None) -> None:
+        """Another unit is the open cycle's, or none; its binding is still to be said with :meth:`bind`."""
+        cycle = self._open_cycle()
+        self._forget_place(cycle)
+        cycle.unit = unit
+        cycle.attempt = unit.attempt(self.station.step) if unit is not None else None
+        self._note_place(cycle)
+
     # --- gaps --------------------------------------------------------------------------------------------------
 
     def interrupt(self, draft: Draft, since: Instant, cause: str, device: str) -> None:
@@ -246,7 +254,13 @@ class PositionLife:
             samples[source] = result.sample
             if source in self.plan.claims:
                 cycle.windows.setdefault(source, Window()).include(result.seq)
-        judgement = judge(self.plan, {source: sample for source, sample in samples.items() if sample is not None})
+        collect: Sequence[Characteristic] = self.plan.collect
+        for part in self.parts:
+            collect = part.collect(cycle, collect)
+        seen = {source: sample for source, sample in samples.items() if sample is not None}
+        judgement = judge(self.plan, seen, collect)
+        if result is not None and result.torn:
+            judgement.suspect.append("torn_read")
         if not judged:
             judgement.result = Result.ABORTED
         for part in self.parts:
@@ -357,13 +371,19 @@ class PositionLife:
         self.cycle = cycle
         for store in self._claimed():
             store.claimants.append(cycle)
-        if cycle.serial:
-            self._floor.where.setdefault(cycle.serial, []).append(self)
+        self._note_place(cycle)
 
     def _leave(self, cycle: Cycle) -> None:
         self.cycle = None
         for store in self._claimed():
             store.claimants.remove(cycle)
+        self._forget_place(cycle)
+
+    def _note_place(self, cycle: Cycle) -> None:
+        if cycle.serial:
+            self._floor.where.setdefault(cycle.serial, []).append(self)
+
+    def _forget_place(self, cycle: Cycle) -> None:
         if cycle.serial:
             here = self._floor.where[cycle.serial]
             here.remove(self)

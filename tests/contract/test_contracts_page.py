@@ -9,8 +9,8 @@ from edge_agent.binding.handshake import State
 from edge_agent.model import BindingState, Kind
 from support.contract import PAGE, body_fields, listed
 
-ELSEWHERE = {"missing_step", "copied_lot", "storage"}
-"""Codes of parts not built yet, and the buffer's own."""
+ELSEWHERE = {"storage"}
+"""The buffer's own code."""
 
 
 def test_the_page_lists_exactly_the_record_kinds() -> None:
