@@ -8,8 +8,9 @@ Claims: what a position names is its; and all tags of a device that only one sta
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edge_agent.binding.plan import (
@@ -26,10 +27,12 @@ from edge_agent.binding.plan import (
     TagRef,
 )
 from edge_agent.config.devices import Device, Known
+from edge_agent.config.labels import named_with, no_overlap_with
 from edge_agent.config.references import References
-from edge_agent.config.report import Path, Problems
+from edge_agent.config.report import Path, Problems, nearest
 from edge_agent.config.settings import HandshakeSettings, ResultSettings, StationSettings
 from edge_agent.driver import Group
+from edge_agent.identify.label import Labels
 from edge_agent.model import Result, Value
 
 GAP_POLLS = 10
@@ -43,10 +46,11 @@ def build_plan(
     stations: Mapping[str, StationSettings],
     known: Mapping[str, Known],
     devices: Mapping[str, Device],
+    labels: Labels,
     problems: Problems,
 ) -> Plan:
     """The plan of the line. Only to be used if ``problems`` is empty afterwards."""
-    builders = [_StationBuilder(name, settings, known, problems) for name, settings in stations.items()]
+    builders = [_StationBuilder(name, settings, known, labels, problems) for name, settings in stations.items()]
     built = [builder.build() for builder in builders]
     _no_sharing("scanner", [builder.scanners for builder in builders], problems)
     _no_sharing("ack", [builder.acks for builder in builders], problems)
@@ -63,7 +67,7 @@ def build_plan(
         for source, group in groups.items()
         if source in delimiting and group.poll_s is not None
     }
-    return Plan(tuple(whole), {source: _store(group) for source, group in groups.items()}, gap_s)
+    return Plan(tuple(whole), {source: _store(group) for source, group in groups.items()}, gap_s, labels)
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ class _StationBuilder:
     name: str
     settings: StationSettings
     known: Mapping[str, Known]
+    labels: Labels
     problems: Problems
     refs: References = field(init=False)
     path: Path = field(init=False)
@@ -93,17 +98,20 @@ class _StationBuilder:
         if isinstance(identity.scan, str) and len(self.settings.positions) > 1 and identity.scan:
             hint = "write one scanner a position, e.g. scan: {1: gate_a, 2: gate_b}"
             self.problems.add((*where, "scan"), "one scanner for several positions cannot tell them apart", hint)
+        pattern = self.refs.pattern(identity.pattern, (*where, "pattern"), "serial")
+        self._no_overlap(pattern, _names(identity.scan), (*where, "pattern"))
         context = tuple(self._context())
         return Station(
             name=self.name,
             step=self.settings.step,
             identity=identity.when,
-            pattern=self.refs.pattern(identity.pattern, (*where, "pattern"), "serial"),
+            pattern=pattern,
             positions=tuple(self._position(number, context) for number in self.settings.positions),
             context=context,
             bounce_s=identity.bounce,
             timeout_s=self.settings.cycle.timeout,
             min_s=self.settings.cycle.min_time,
+            rules=self._rules(identity.labels, (*where, "labels"), "serial"),
         )
 
     def _position(self, number: int, context: tuple[Context, ...]) -> Position:
@@ -248,7 +256,29 @@ class _StationBuilder:
             if scanner is not None and settings.pattern is None and scanner in _names(self.settings.identity.scan):
                 hint = "add a pattern that only these labels match"
                 self.problems.add(path, f"{scanner} also scans the units, whose labels would be taken for this", hint)
+            self._no_overlap(pattern, [settings.scan or ""], (*path, "pattern"))
             yield Context(name, scanner, pattern, tag)
+
+    def _rules(self, names: Sequence[str] | None, path: Path, kind: str) -> frozenset[str]:
+        """The label rules of these names, each of which must be able to give an identifier of this kind."""
+        for index, name in enumerate(names or ()):
+            rule = self.labels.rules.get(name)
+            if rule is None:
+                hint = nearest(name, self.labels.rules) or "describe it in the section labels:"
+                self.problems.add((*path, index), f"no label rule is named {name!r}", hint)
+            elif kind not in rule.gives:
+                hint = f"it gives {', '.join(sorted(rule.gives))}"
+                self.problems.add((*path, index), f"the label rule {name} gives no {kind}", hint)
+        return frozenset(names or ())
+
+    def _no_overlap(self, pattern: re.Pattern[str] | None, scanners: Iterable[str], path: Path) -> None:
+        """A pattern of the station itself reads nothing else than the label rules named at its scanner."""
+        if pattern is None:
+            return
+        node = self.problems.root.find(self.path)
+        names = {name for scanner in scanners for name in named_with(scanner, node)}
+        rules = [self.labels.rules[name] for name in sorted(names & self.labels.rules.keys())]
+        no_overlap_with(rules, pattern, path, self.problems)
 
     def _tags(self, number: int) -> list[TagRef]:
         path: Path = (*self.path, "tags")

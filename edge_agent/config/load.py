@@ -18,6 +18,7 @@ from edge_agent.binding.plan import Plan
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.config.build import build_plan
 from edge_agent.config.devices import Device, Known, load_device
+from edge_agent.config.labels import build_labels
 from edge_agent.config.report import PLAIN_SECRET, SECRET_KEY, Problems, nearest, validate
 from edge_agent.config.report import Path as KeyPath
 from edge_agent.config.risks import find_risks
@@ -29,7 +30,7 @@ from edge_agent.routes.file_settings import FileRouteSettings
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 from edge_agent.routes.sql_settings import SqlRouteSettings
 
-SECTIONS = ("agent", "buffer", "devices", "stations", "routes")
+SECTIONS = ("agent", "buffer", "devices", "labels", "stations", "routes")
 SINKS: Mapping[str, type[RouteSettings]] = {
     "mqtt": MqttRouteSettings,
     "sql": SqlRouteSettings,
@@ -106,7 +107,8 @@ def _load(path: Path, root: Node, problems: Problems) -> Config | None:
         station, _ = validate(StationSettings, ("stations", name), node.value, problems, _fill(node))
         if station is not None:
             stations[name] = station
-    plan = build_plan(stations, known, devices, problems)
+    labels = build_labels(_entries(root, "labels", problems), problems)
+    plan = build_plan(stations, known, devices, labels, problems)
     routes = _routes(root, problems)
     if problems.found or agent is None or buffer is None:
         return None

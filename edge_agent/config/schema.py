@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from edge_agent.buffer.settings import BufferSettings
+from edge_agent.config.labels import FORMATS
 from edge_agent.config.load import SECTIONS, SINKS
 from edge_agent.config.settings import NAME, AgentSettings, StationSettings
 from edge_agent.driver import driver_names, load_driver
@@ -25,7 +26,14 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def json_schema() -> dict[str, Any]:
     """The schema of the file, for the drivers that are installed here."""
     drivers = {name: load_driver(name).settings() for name in driver_names()}
-    models: list[type[BaseModel]] = [AgentSettings, BufferSettings, StationSettings, *drivers.values(), *SINKS.values()]
+    models: list[type[BaseModel]] = [
+        AgentSettings,
+        BufferSettings,
+        StationSettings,
+        *drivers.values(),
+        *FORMATS.values(),
+        *SINKS.values(),
+    ]
     refs, defs = models_json_schema([(model, "validation") for model in models], title="edge-agent configuration")
     at = {model: refs[(model, "validation")] for model in models}
     sections = {
@@ -33,6 +41,8 @@ def json_schema() -> dict[str, Any]:
         "buffer": at[BufferSettings],
         "devices": _named(_chosen("driver", {name: at[model] for name, model in drivers.items()}))
         | {"description": "name -> what the agent reads: PLCs, scanners, sensors", "minProperties": 1},
+        "labels": _named(_chosen("format", {name: at[model] for name, model in FORMATS.items()}))
+        | {"description": "name -> one kind of label, and how it is read"},
         "stations": _named(at[StationSettings]) | {"description": "name -> one station of the line"},
         "routes": _named(_chosen("sink", {name: at[model] for name, model in SINKS.items()}))
         | {"description": "name -> where records are sent"},

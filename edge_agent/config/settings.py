@@ -60,12 +60,26 @@ class LocationSettings(Settings):
     line: TopicLevel = Field(description="production line, e.g. L3")
 
 
+GroupName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+
+
+class RolesSettings(Settings):
+    """Which groups of this PC have which role. Everybody who may open the control socket may look."""
+
+    technician: list[GroupName] = Field(
+        default=["edge-agent-technician"], description="may replay, retry, acknowledge findings, write tags"
+    )
+    quality: list[GroupName] = Field(default=["edge-agent-quality"], description="may bind, hold, release, override")
+    admin: list[GroupName] = Field(default=["edge-agent-admin"], description="may do everything, drop a route too")
+
+
 class AgentSettings(Settings):
     """Who this agent is and where it keeps its data."""
 
     id: Name = Field(description="unique among all agents that reach one broker, e.g. l3-pc1")
     location: LocationSettings
     data_dir: str = Field(min_length=1, description="directory of the buffer, e.g. /var/lib/edge-agent")
+    roles: RolesSettings = RolesSettings()
 
     @property
     def data_path(self) -> Path:
@@ -133,7 +147,17 @@ class IdentitySettings(Settings):
     pattern: str | None = Field(
         default=None, description="regular expression that the whole label matches, with the group (?P<serial>...)"
     )
+    labels: list[Name] | None = Field(
+        default=None, min_length=1, description="names of the section labels: that name the unit, in place of pattern"
+    )
     bounce: Duration = Field(default=2.0, ge=0, description="the same label within this time is one scan")
+
+
+    @model_validator(mode="after")
+    def _one_way(self) -> IdentitySettings:
+        if self.labels is not None and (self.pattern is not None or self.scan is None):
+            raise ValueError("labels stands beside scan and in place of pattern; write scan: and labels: alone")
+        return self
 
 
 class HandshakeSettings(Settings):

@@ -25,6 +25,11 @@ class CommandRule:
     prefix: str
     defects: Mapping[str, str]
 
+    @property
+    def gives(self) -> frozenset[str]:
+        """The kinds of identifiers that its labels can have."""
+        return frozenset({"command", "defect"})
+
     def read(self, printed: Printed) -> Label | Unread:
         """The command, and the code of a defect."""
         text = printed.content

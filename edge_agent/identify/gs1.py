@@ -47,6 +47,11 @@ class Gs1Rule:
     kinds: Mapping[str, str]
     needs: tuple[str, ...] = ()
 
+    @property
+    def gives(self) -> frozenset[str]:
+        """The kinds of identifiers that its labels can have."""
+        return frozenset(self.kinds.values())
+
     def read(self, printed: Printed) -> Label | Unread:
         """The label, by what its symbol can carry."""
         if not printed.content.isascii() or len(printed.content) > MAX_CONTENT:

@@ -42,6 +42,11 @@ class Iso15434Rule:
     kinds: Mapping[str, str]
     needs: tuple[str, ...] = ()
 
+    @property
+    def gives(self) -> frozenset[str]:
+        """The kinds of identifiers that its labels can have."""
+        return frozenset(self.kinds.values())
+
     def read(self, printed: Printed) -> Label | Unread:
         """The label; whichever symbol carries it."""
         notes = Notes()

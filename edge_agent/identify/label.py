@@ -87,6 +87,11 @@ class Rule(Protocol):
         """As the config calls it."""
         ...
 
+    @property
+    def gives(self) -> frozenset[str]:
+        """The kinds of identifiers that its labels can have."""
+        ...
+
     def read(self, printed: Printed) -> Label | Unread:
         """The label, or why this is none of this rule's."""
         ...
@@ -100,20 +105,20 @@ class Labels:
     """An immutable set of compiled rules."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
-        self._rules = rules
+        self.rules = {rule.name: rule for rule in rules}
         self.names = tuple(rule.name for rule in rules)
 
     def __len__(self) -> int:
-        return len(self._rules)
+        return len(self.rules)
 
     def read(self, scan: Scan) -> tuple[Label, ...]:
         """What the rules that know the label say of it, in config order; all doubtful if they disagree."""
-        if not self._rules:
+        if not self.rules:
             return ()
         printed = Printed.of(scan)
         if isinstance(printed, Unread):
             return ()
-        answers = [rule.read(printed) for rule in self._rules]
+        answers = [rule.read(printed) for rule in self.rules.values()]
         found = [answer for answer in answers if isinstance(answer, Label)]
         if all(one.agrees(other) for index, one in enumerate(found) for other in found[:index]):
             return tuple(found)
@@ -124,5 +129,5 @@ class Labels:
         printed = Printed.of(scan)
         if isinstance(printed, Unread):
             return dict.fromkeys(self.names, printed)
-        answers: dict[str, Label | Unread] = {rule.name: rule.read(printed) for rule in self._rules}
+        answers: dict[str, Label | Unread] = {rule.name: rule.read(printed) for rule in self.rules.values()}
         return answers | {one.rule: one for one in self.read(scan)}

@@ -20,6 +20,11 @@ class PatternRule:
     pattern: re.Pattern[str]
     check: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def gives(self) -> frozenset[str]:
+        """The kinds of identifiers that its labels can have."""
+        return frozenset(self.pattern.groupindex)
+
     def read(self, printed: Printed) -> Label | Unread:
         """The named groups that took part."""
         if not readable(printed.text):

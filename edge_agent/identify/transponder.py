@@ -26,6 +26,11 @@ class Em4100Rule:
     name: str
     kind: str = "carrier"
 
+    @property
+    def gives(self) -> frozenset[str]:
+        """The kinds of identifiers that its labels can have."""
+        return frozenset({self.kind})
+
     def read(self, printed: Printed) -> Label | Unread:
         """Only with the right check byte: 12 hex digits may be many things."""
         raw = printed.raw.removeprefix(b"\x02")
@@ -58,6 +63,11 @@ class Iso15693Rule:
     name: str
     kind: str = "carrier"
     low_first: bool = False
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """The kinds of identifiers that its labels can have."""
+        return frozenset({self.kind})
 
     def read(self, printed: Printed) -> Label | Unread:
         """8 bytes, or their 16 hex digits, in the order that is configured."""
