@@ -37,7 +37,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.errors import BrokerUnavailable, EdgeAgentError
 from edge_agent.routes import tls, verdicts
 from edge_agent.routes.presence import Presence
-from edge_agent.routes.settings import MqttRouteSettings, SecretMissing
+from edge_agent.routes.settings import BrokerSettings, SecretMissing
 from edge_agent.routes.sink import SinkRefused
 
 CONNECT_S = 10.0
@@ -95,9 +95,9 @@ class Link:
 
     def __init__(
         self,
-        settings: MqttRouteSettings,
+        settings: BrokerSettings,
         client_id: str,
-        presence: Presence,
+        presence: Presence | None,
         *,
         persistent: bool = False,
         announces: bool = False,
@@ -106,6 +106,7 @@ class Link:
         self.granted = Granted(keepalive_s=max(1, round(settings.keepalive)), session_s=SESSION_S if persistent else 0)
         self.used = tls.InUse.of(settings, None)
         self.unheard = 0  # messages that nobody subscribes to
+        self.dropped = 0  # messages of QoS 0 that came faster than they were read: nobody promised them to us
         self._settings = settings
         self._client_id = client_id
         self._presence = presence
@@ -123,7 +124,7 @@ class Link:
         self._acks = 0
         self._said = ""  # what paho logged of an error before the CONNACK: a TLS alert says why we are not wanted
         self._client = self._make_client()
-        if announces:
+        if announces and presence is not None:
             self._client.will_set(presence.topic, presence.state("lost"), qos=1, retain=retain)
 
     # --- life --------------------------------------------------------------------------------------------------
@@ -198,7 +199,10 @@ class Link:
             raise verdicts.publish_refused(topic, code.value, str(code))
 
     async def subscribe(self, topic: str, *, qos: int = 1) -> None:
-        """Subscribe. QoS 1 is heard by ``arrived``, QoS 0 by the presence. Raises SinkRefused, BrokerUnavailable."""
+        """Subscribe. QoS 1 is heard by ``arrived``, QoS 0 by the presence (or, without one, by ``arrived`` too).
+
+        Raises SinkRefused, BrokerUnavailable.
+        """
         self._check()
         self._subscribed = self._loop.create_future()
         self._client.subscribe(topic, qos=qos)
@@ -207,6 +211,11 @@ class Link:
                 await self._until(self._subscribed)
         except TimeoutError as error:
             raise BrokerUnavailable(f"no answer to a subscription for {self._settings.ack_timeout:g} s") from error
+
+    @property
+    def waiting(self) -> int:
+        """How many messages ``arrived`` has at hand."""
+        return len(self._incoming)
 
     async def arrived(self) -> Incoming:
         """The next message. Raises BrokerUnavailable when the link is lost and nothing is left."""
@@ -223,7 +232,7 @@ class Link:
 
     def ack(self, message: Incoming) -> None:
         """The broker need not deliver this again."""
-        if not self._lost.done():
+        if message.mid and not self._lost.done():
             self._client.ack(message.mid, 1)
 
     # --- making it ---------------------------------------------------------------------------------------------
@@ -333,7 +342,7 @@ class Link:
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if flags.is_disconnect_packet_from_server:
-            if code.value == verdicts.TAKEN_OVER:
+            if code.value == verdicts.TAKEN_OVER and self._presence is not None:
                 self._presence.taken_over(self._client_id)
             self._lose(verdicts.disconnected(code.value, str(code), getattr(properties, "ServerReference", None)))
         elif not self._connected.done():
@@ -360,9 +369,12 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        if message.qos == 0 and topic == self._presence.topic:
-            self._presence.hear(bytes(message.payload), message.retain)
-        elif message.qos == 1:
+        if message.qos == 0 and self._presence is not None:
+            if topic == self._presence.topic:
+                self._presence.hear(bytes(message.payload), message.retain)
+        elif message.qos == 0 and len(self._incoming) >= HEARD_MAX:
+            self.dropped += 1
+        elif message.qos <= 1:
             self._incoming.append(Incoming(topic, bytes(message.payload), message.mid))
             self._arrived.set()
             if len(self._incoming) > OVERFLOW:  # they come again, and we have time for them meanwhile
@@ -383,7 +395,8 @@ class Link:
     def _lose(self, error: BrokerUnavailable) -> None:
         if self._lost.done():
             return
-        error = self._presence.contested(error.args[0]) or error
+        if self._presence is not None:
+            error = self._presence.contested(error.args[0]) or error
         self._lost.set_exception(error)
         opened = self._client.socket()
         self._detach()

@@ -135,25 +135,39 @@ def _broker(url: str) -> str:
     return url
 
 
-class MqttRouteSettings(RouteSettings):
-    """A route over MQTT, QoS 1."""
+class BrokerSettings(Settings):
+    """Which MQTT broker, and as whom."""
 
-    sink: Literal["mqtt"] = Field(description="where to: mqtt")
     url: Annotated[str, AfterValidator(_broker)] = Field(
         pattern=r"^mqtts?://[^/@]+$", description="mqtt://host:1883 or mqtts://host:8883"
     )
+    version: Annotated[
+        Literal["5", "3.1.1"], BeforeValidator(_text_of_number), WithJsonSchema({"enum": ["5", 5, "3.1.1"]})
+    ] = Field(default="5", description="3.1.1 hides refused messages: avoid it")
+    client_id: str | None = Field(default=None, description="default: edge-agent-<agent id>-<name of this>")
+    username: str | None = Field(default=None, description="login at the broker")
+    password: Secret | None = Field(default=None, description="{file: /path} or {env: NAME}; never the secret itself")
+    tls: TlsSettings = TlsSettings()
+    ack_timeout: Duration = Field(default=10.0, description="no PUBACK for this long: reconnect")
+    keepalive: Duration = Field(default=15.0, ge=1, le=600, description="MQTT keep-alive; also bounds a silent loss")
+
+    @property
+    def broker(self) -> tuple[bool, str, int]:
+        """(TLS?, host, port) of ``url``."""
+        parts = urlsplit(self.url)
+        secure = parts.scheme == "mqtts"
+        return secure, parts.hostname or "localhost", parts.port or (8883 if secure else 1883)
+
+
+class MqttRouteSettings(RouteSettings, BrokerSettings):
+    """A route over MQTT, QoS 1."""
+
+    sink: Literal["mqtt"] = Field(description="where to: mqtt")
     confirm: Literal["receiver", "broker"] = Field(
         default="receiver",
         description="receiver: delivered when the consumer confirms after its commit; broker: when the broker has it",
     )
     confirm_timeout: Duration = Field(default=30.0, description="unconfirmed records are sent again after this")
-    version: Annotated[
-        Literal["5", "3.1.1"], BeforeValidator(_text_of_number), WithJsonSchema({"enum": ["5", 5, "3.1.1"]})
-    ] = Field(default="5", description="3.1.1 hides refused messages: avoid it")
-    client_id: str | None = Field(default=None, description="default: edge-agent-<agent id>-<route>")
-    username: str | None = Field(default=None, description="login at the broker")
-    password: Secret | None = Field(default=None, description="{file: /path} or {env: NAME}; never the secret itself")
-    tls: TlsSettings = TlsSettings()
     topic: Annotated[str, AfterValidator(_topic_template)] = Field(
         default=DEFAULT_TOPIC, description="template; must contain {source} and {kind}"
     )
@@ -163,8 +177,6 @@ class MqttRouteSettings(RouteSettings):
     )
     message_size: Size = Field(default=128 * 1024, ge=4096, le=16 * 2**20, description="largest message, bytes")
     in_flight: int = Field(default=20, ge=1, le=1000, description="messages handed over but not yet acknowledged")
-    ack_timeout: Duration = Field(default=10.0, description="no PUBACK for this long: reconnect")
-    keepalive: Duration = Field(default=15.0, ge=1, le=600, description="MQTT keep-alive; also bounds a silent loss")
 
     @property
     def destination(self) -> str:
@@ -173,10 +185,3 @@ class MqttRouteSettings(RouteSettings):
     @property
     def delivered_when(self) -> Literal["receiver", "broker"]:
         return self.confirm
-
-    @property
-    def broker(self) -> tuple[bool, str, int]:
-        """(TLS?, host, port) of ``url``."""
-        parts = urlsplit(self.url)
-        secure = parts.scheme == "mqtts"
-        return secure, parts.hostname or "localhost", parts.port or (8883 if secure else 1883)

@@ -27,7 +27,7 @@ import orjson
 
 from edge_agent import clock
 from edge_agent.errors import BrokerUnavailable
-from edge_agent.routes.settings import MqttRouteSettings, Secret, TlsSettings
+from edge_agent.routes.settings import BrokerSettings, Secret, TlsSettings
 from edge_agent.routes.sink import Notice, SinkRefused
 
 LOOK_S = 60.0
@@ -73,7 +73,7 @@ def handshake_hint(error: ssl.SSLError) -> str:
     return "put the CA that signed the broker's certificate into `tls: {ca: /path}`; the url must name its host"
 
 
-def not_let_in(settings: MqttRouteSettings, said: str) -> BrokerUnavailable:
+def not_let_in(settings: BrokerSettings, said: str) -> BrokerUnavailable:
     """What it means when the broker ends a connection before it has answered to our CONNECT."""
     alert = _ALERT.search(said)
     if settings.broker[0] and alert:
@@ -98,12 +98,12 @@ class InUse:
     peer_ends_ns: int | None = None
 
     @classmethod
-    def of(cls, settings: MqttRouteSettings, token: str | None) -> InUse:
+    def of(cls, settings: BrokerSettings, token: str | None) -> InUse:
         """As of now. Never raises: what cannot be read is found when it is used."""
         return cls(_pair(settings.tls), _jwt_ends_s(token), token)
 
 
-def replaced(settings: MqttRouteSettings, used: InUse) -> str:
+def replaced(settings: BrokerSettings, used: InUse) -> str:
     """Why the connection should be made anew, or "". Raises SinkRefused or SecretMissing of what is there now."""
     tls = settings.tls
     if settings.broker[0]:
@@ -131,7 +131,7 @@ def file_notices(tls: TlsSettings) -> list[Notice]:
     return notices
 
 
-def connection_notices(settings: MqttRouteSettings, used: InUse) -> list[Notice]:
+def connection_notices(settings: BrokerSettings, used: InUse) -> list[Notice]:
     """Of the connection in use: the broker's certificate and our token."""
     notices: list[Notice] = []
     if used.peer_ends_ns is not None:
