@@ -30,6 +30,8 @@ from edge_agent.clockwatch import ClockWatch
 from edge_agent.collector import Collector
 from edge_agent.config import Config
 from edge_agent.control import Caller, Control
+from edge_agent.control.corrections import Corrections
+from edge_agent.control.roles import Roles
 from edge_agent.control.verbs import Verbs
 from edge_agent.errors import EdgeAgentError
 from edge_agent.line import Line
@@ -89,7 +91,9 @@ class Agent:
     async def _run(self) -> None:
         self._describe()
         self.line.start(clock.now())
-        verbs = Verbs(self.buffer, self.routes, self.config.routes).handlers()
+        roles = Roles(self.config.agent.roles.model_dump())
+        verbs = Verbs(self.buffer, self.routes, self.config.routes, roles).handlers()
+        verbs |= Corrections(self.line, roles).handlers()
         control = Control(self.config.agent.data_path / "control.sock", {"status": self._on_status, **verbs})
         async with asyncio.TaskGroup() as tasks:
             background = [

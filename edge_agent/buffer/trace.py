@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from edge_agent.buffer import letters, schema, times
+from edge_agent.buffer import found, letters, schema, times
 from edge_agent.buffer.files import Files
 from edge_agent.buffer.ledger import Progress, Verdict
 from edge_agent.buffer.queries import connect
@@ -146,6 +146,14 @@ class Archive:
         sql = "SELECT unit FROM unit WHERE serial = ?1 UNION SELECT unit FROM identifier WHERE value = ?1"
         return [self._unit(unit, readings) for (unit,) in self._connection.execute(sql, (serial,)).fetchall()]
 
+    def findings(self, *, since_ns: int, code: str | None, all_: bool, limit: int) -> tuple[list[found.Found], int]:
+        """The newest findings that nobody acknowledged, or ``all_`` of them, and how many there are."""
+        return found.findings(self._connection, since_ns=since_ns, code=code, all_=all_, limit=limit)
+
+    def unbound(self, *, since_ns: int, station: str | None, limit: int) -> tuple[list[found.Unbound], int]:
+        """The newest cycles that are bound to no unit, and how many there are."""
+        return found.unbound(self._connection, since_ns=since_ns, station=station, limit=limit)
+
     def stats(self, settings: BufferSettings | None = None) -> dict[str, Any]:
         """The figures of ``Buffer.stats`` that can be known from outside."""
         return measure(self._connection, self._files, settings, {}, None)
@@ -200,7 +208,7 @@ class Archive:
         )
         cycles = tuple(self._cycle(cycle, unit, readings) for (cycle,) in execute(sql, (unit,)).fetchall())
         own = {cycle.cycle for cycle in cycles}
-        others = (found for found in self._findings("serial", serial) if found.cycle not in own)
+        others = (one for one in self._findings("serial", serial) if one.cycle not in own)
         return Unit(unit, serial, seen_at_ns, identifiers, cycles, tuple(others))
 
     def _cycle(self, cycle: str, unit: str, readings: bool) -> Cycle:

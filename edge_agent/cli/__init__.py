@@ -39,7 +39,10 @@ from edge_agent import i18n
 from edge_agent.errors import ConfigError, EdgeAgentError, StorageBusy, StorageError
 from edge_agent.i18n import _
 
-VERBS = ("run", "check", "status", "trace", "listen", "demo", "buffer", "route", "deadletter", "schema", "version")
+VERBS = (
+    "run", "check", "status", "trace", "unbound", "bind", "rebind", "unbind", "findings", "listen", "demo", "buffer",
+    "route", "deadletter", "schema", "version",
+)  # fmt: skip
 DEFAULT_CONFIG = Path("/etc/edge-agent/config.yaml")
 
 

@@ -35,6 +35,8 @@ CONNECTIONS_MAX = 16
 CONNECTION_TIMEOUT_S = 5.0
 HANDLER_TIMEOUT_S = 120.0
 _MODE = 0o660
+_SO_PEERGROUPS = 59  # asm-generic/socket.h; the socket module does not name it
+_GROUPS_MAX = 256  # as many as Python lets one getsockopt bring back; who is in more has no role
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Caller:
     uid: int
     gid: int
     pid: int
+    groups: frozenset[int] = frozenset()
 
     @property
     def user(self) -> str:
@@ -168,4 +171,13 @@ def _caller(writer: asyncio.StreamWriter) -> Caller:
     peer = writer.get_extra_info("socket")
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, gid = struct.unpack("3i", credentials)
-    return Caller(uid, gid, pid)
+    return Caller(uid, gid, pid, frozenset((gid, *_groups(peer))))
+
+
+def _groups(peer: socket.socket) -> tuple[int, ...]:
+    """The supplementary groups of the process that connected (Linux 4.13; unix(7) SO_PEERGROUPS)."""
+    try:
+        raw = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_MAX * 4)
+    except OSError:
+        return ()
+    return struct.unpack(f"{len(raw) // 4}I", raw)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_agent import clock
+from edge_agent.control.roles import Roles
 from edge_agent.errors import EdgeAgentError
 from edge_agent.model import Kind, Record
 
@@ -39,8 +40,11 @@ class Refused(EdgeAgentError):
 class Verbs:
     """The handlers, by verb: ``handlers()``. ``settings``: the routes' sections of the config."""
 
-    def __init__(self, buffer: Buffer, routes: Sequence[Route], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, buffer: Buffer, routes: Sequence[Route], settings: Mapping[str, Any], roles: Roles | None = None
+    ) -> None:
         self._buffer = buffer
+        self._roles = roles or Roles({})
         self._routes = routes
         self._settings = settings
         self._one_change = asyncio.Lock()
@@ -63,13 +67,14 @@ class Verbs:
         """Give a route once more what was recorded between two instants: {route, since_ns, until_ns, typed}."""
         name = str(request.get("route"))
         since_ns, until_ns = _whole(request, "since_ns"), _whole(request, "until_ns")
+        who = await self._roles.require(caller, "technician")
         async with self._one_change:
             await self._must_take_repeats(name)
             span = await self._read(lambda archive: archive.seqs_between(since_ns, until_ns))
             if span is None:
                 raise Refused("nothing was recorded in that time", hint="see what is kept: edge-agent buffer stats")
             new = {"route": name, "first_seq": span[0], "last_seq": span[1]}
-            await self._audit(caller, "route_replay", str(request.get("typed", "")), new=new)
+            await self._audit(who, "route_replay", str(request.get("typed", "")), new=new)
             return new | {"lanes": await self._replay(name, first_seq=span[0], last_seq=span[1])}
 
     async def route_drop(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
@@ -77,6 +82,7 @@ class Verbs:
         name, reason = str(request.get("route")), str(request.get("reason") or "").strip()
         if not reason:
             raise Refused("a drop needs a reason", hint="say why: --reason TEXT")
+        who = await self._roles.require(caller, "admin")
         async with self._one_change:
             known = {standing.route: standing for standing in await self._standings()}
             if name not in known:
@@ -86,7 +92,7 @@ class Verbs:
                 raise Refused(f"route {name} was in the configuration until just now", hint=hint)
             old = {"route": name, "attached": known[name].attached, "pending": known[name].pending}
             # not awaited: while the buffer is full nothing is committed but the drop, and with it what came before
-            self._append_audit(await _who(caller), "route_drop", reason, old=old)
+            self._append_audit(who, "route_drop", reason, old=old)
             drop = asyncio.create_task(self._buffer.drop_route(name, reason), name=f"drop {name}")
             self._drops.add(drop)
             drop.add_done_callback(self._drops.discard)
@@ -99,6 +105,7 @@ class Verbs:
     async def deadletter_retry(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """Send dead letters once more: {route, ids or null for all, reason_contains}."""
         name, reason = str(request.get("route")), str(request.get("reason_contains") or "")
+        who = await self._roles.require(caller, "technician")
         asked = request.get("ids")
         ids = None if asked is None else frozenset(str(one) for one in asked)
         async with self._one_change:
@@ -115,7 +122,7 @@ class Verbs:
                 raise Refused(f"no such dead letter of route {name} stands", hint=hint)
             seqs = list(kept.values())
             new = {"route": name, "records": len(seqs), "first_seq": seqs[0], "last_seq": seqs[-1]}
-            await self._audit(caller, "deadletter_retry", str(request.get("typed", "")), new=new)
+            await self._audit(who, "deadletter_retry", str(request.get("typed", "")), new=new)
             lanes = await self._replay(name, purpose="retry", first_seq=seqs[0], last_seq=seqs[-1], seqs=seqs)
         return new | {"lanes": lanes, "left": more, "no_longer_kept": gone}
 
@@ -164,18 +171,13 @@ class Verbs:
     def _states(self) -> dict[str, dict[str, Any]]:
         return {route.name: route.status() for route in self._routes}
 
-    async def _audit(self, caller: Caller, action: str, reason: str, **more: Any) -> None:
+    async def _audit(self, who: str, action: str, reason: str, **more: Any) -> None:
         """Write who does what; durable when this returns."""
-        await self._buffer.committed(self._append_audit(await _who(caller), action, reason, **more))
+        await self._buffer.committed(self._append_audit(who, action, reason, **more))
 
     def _append_audit(self, who: str, action: str, reason: str, **more: Any) -> int:
         body = {"who": who, "action": action, "reason": reason} | more
         return self._buffer.append([Record(Kind.AUDIT, "agent", clock.now(), body)])
-
-
-async def _who(caller: Caller) -> str:
-    """The caller's login name and number; the name service may take its time."""
-    return f"{await asyncio.to_thread(lambda: caller.user)} (uid {caller.uid})"
 
 
 def routes_told(
