@@ -27,7 +27,9 @@ from edge_agent.buffer import lanes as lanes_sql
 from edge_agent.buffer.files import Files, condemn, give_up_ballast
 from edge_agent.buffer.lanes import Lane, RouteFilter
 from edge_agent.buffer.projection import Entry
-from edge_agent.buffer.queries import Passed, Reader, Registry, connect, restored
+from edge_agent.buffer.queries import Passed, Reader, connect
+from edge_agent.buffer.registry import Registry
+from edge_agent.buffer.restoring import restored
 from edge_agent.buffer.salvaging import Salvaging
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.buffer.upkeep import Upkeep

@@ -5,7 +5,7 @@ folded: however many samples of a cycle a commit holds, each (cycle, group) is w
 cycle is open are what was seen; ``cycle_closed`` then says what they are.
 
 Only a binding in state ``bound`` gives a cycle its unit, so that the view ``reading`` never shows a serial that a
-rule did not decide.
+rule did not decide. What is in a unit, holds it or is said of it: see ``tracing``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from edge_agent.buffer.tracing import consume, tracing
 from edge_agent.model import Kind, Record
 
 Entry = tuple[int, Record, bytes]
@@ -62,6 +63,7 @@ class Projection:
             Kind.BINDING: self._binding,
             Kind.IDENTIFIER: self._identifier,
             Kind.FINDING: self._finding,
+            **tracing(connection, lambda table, key: self.recall and self.recall(connection, table, key)),
         }
 
     def begin(self) -> None:
@@ -159,6 +161,8 @@ class Projection:
         self._forget(cycle)
         if body.get("windows") is not None:
             self._replace_windows(cycle, body["windows"])
+        if body.get("materials"):
+            consume(self._connection, cycle, body["materials"])
         if body.get("counter") is not None:
             self._connection.execute(
                 "INSERT OR REPLACE INTO counter VALUES (?, ?, ?, ?)",
@@ -179,7 +183,8 @@ class Projection:
             self.recall(self._connection, "cycle", body["cycle"])
         unit, serial = body.get("unit"), body.get("serial")
         if unit is not None:
-            execute("INSERT OR IGNORE INTO unit VALUES (?, ?, ?, ?)", (unit, serial, seq, record.at.at_ns))
+            sql = "INSERT OR IGNORE INTO unit (unit, serial, seq, at_ns) VALUES (?, ?, ?, ?)"
+            execute(sql, (unit, serial, seq, record.at.at_ns))
         execute(
             "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -205,7 +210,8 @@ class Projection:
         unit, op, kind, value = body["unit"], body["op"], body["kind"], body["value"]
         if self.recall is not None:
             self.recall(self._connection, "unit", unit)
-        execute("INSERT OR IGNORE INTO unit VALUES (?, NULL, ?, ?)", (unit, seq, record.at.at_ns))
+        sql = "INSERT OR IGNORE INTO unit (unit, seq, at_ns, kind) VALUES (?, ?, ?, ?)"
+        execute(sql, (unit, seq, record.at.at_ns, "lot" if kind == "lot" else "serial"))  # by what names it first
         if op == "replace":
             execute(
                 "UPDATE identifier SET removed_seq = ? WHERE unit = ? AND kind = ? AND removed_seq IS NULL",
@@ -218,15 +224,17 @@ class Projection:
                 (seq, unit, kind, value),
             )
         else:
-            row = (unit, kind, value, seq, record.at.at_ns)
-            execute("INSERT OR REPLACE INTO identifier VALUES (?, ?, ?, ?, ?, NULL)", row)
-        if kind == "serial":
-            execute("UPDATE unit SET serial = ? WHERE unit = ?", (None if op == "remove" else value, unit))
+            row = (unit, kind, value, seq, record.at.at_ns, body.get("position"))
+            execute("INSERT OR REPLACE INTO identifier VALUES (?, ?, ?, ?, ?, NULL, ?)", row)
+        if kind in ("serial", "lot"):
+            sql = "UPDATE unit SET serial = ? WHERE unit = ? AND kind = ?"
+            execute(sql, (None if op == "remove" else value, unit, kind))
 
     def _finding(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         details = body.get("details")
         self._connection.execute(
-            "INSERT OR REPLACE INTO finding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO finding (finding, code, severity, text, source, cycle, position, serial, details,"
+            " seq, at_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 body["finding"], body["code"], body["severity"], body["text"], record.source, body.get("cycle"),
                 body.get("position"), body.get("serial"), None if details is None else _text(details), seq,

@@ -1,4 +1,4 @@
-"""Reading the buffer while the agent runs: a route's rows, the binder's questions, what a restart has to know.
+"""Reading the buffer while the agent runs: a route's rows. ``registry`` answers the binder.
 
 Every reader has a read-only connection of its own; in WAL mode it neither waits for the writer nor holds it up.
 sqlite3 gives up the GIL at every row, so rows are fetched in few large steps.
@@ -9,18 +9,15 @@ from __future__ import annotations
 import sqlite3
 import threading
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import orjson
 
-from edge_agent.binding.state import KnownUnit, OpenCycle, Restored
 from edge_agent.buffer.lanes import Lane
 from edge_agent.errors import StorageCorrupt
-from edge_agent.model import Kind, Record
 
 TOMBSTONE = 0
 """``Row.kind`` of a place holder for dropped records; its body is ``{"count": …, "reason": …}``."""
@@ -195,123 +192,3 @@ def _named(rows: list[tuple[Any, ...]], names: Mapping[int, str]) -> list[Row]:
         new(Row, (seq, kind, names[source], at_ns, mono_ns, synced, body))
         for seq, kind, source, at_ns, mono_ns, synced, body in rows
     ]
-
-
-class Former(Protocol):
-    """The registry of a file that is being salvaged."""
-
-    def unit(self, kind: str, value: str) -> str | None:
-        """The unit that carried this identifier."""
-        ...
-
-    def cycles(self, unit: str) -> dict[str, tuple[str, int]]:
-        """cycle → (step, attempt)."""
-        ...
-
-
-class Registry:
-    """The binder's questions about units, answered from the registry and from facts that are not committed yet.
-
-    The binder asks on the event loop, one step after it appended; the writer may not have committed that. So
-    identifiers and cycles of appended facts are remembered here until they are durable.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._connection = connect(path)
-        self.former: Callable[[], Former | None] = lambda: None  # a damaged file's, until it is taken over
-        self._units: dict[tuple[str, str], tuple[int, str | None]] = {}  # (kind, value) -> (seq, unit or removed)
-        self._bound: dict[str, list[tuple[int, str, int]]] = {}  # unit -> (seq, step, attempt) of new cycles
-        self._steps: dict[str, tuple[int, str, int]] = {}  # cycle -> the same, until its binding names a unit
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _find(self, kind: str, value: str) -> str | None:
-        """The unit by the registry; while that is being salvaged, by the damaged file's where it knows nothing."""
-        sql = (
-            "SELECT unit, removed_seq FROM identifier WHERE kind = ? AND value = ?"
-            " ORDER BY removed_seq IS NOT NULL, seq DESC LIMIT 1"
-        )
-        row = self._connection.execute(sql, (kind, value)).fetchone()
-        former = self.former()
-        if row is None and former is not None:
-            return former.unit(kind, value)
-        return row[0] if row is not None and row[1] is None else None
-
-    def _attempts(self, unit: str) -> dict[str, int]:
-        former = self.former()
-        if former is None:
-            sql = "SELECT step, max(count(*), max(coalesce(attempt, 1))) FROM cycle WHERE unit = ? GROUP BY step"
-            return dict(self._connection.execute(sql, (unit,)))
-        sql = "SELECT cycle, step, coalesce(attempt, 1) FROM cycle WHERE unit = ?"
-        rows = self._connection.execute(sql, (unit,))
-        cycles = former.cycles(unit) | {cycle: (step, attempt) for cycle, step, attempt in rows}
-        counts = Counter(step for step, _ in cycles.values())
-        highest = dict(sorted(cycles.values()))
-        return {step: max(number, highest[step]) for step, number in counts.items()}
-
-    def unit(self, kind: str, value: str) -> KnownUnit | None:
-        """The unit that carries this identifier now, with its highest attempt number by step."""
-        unit = self._units[kind, value][1] if (kind, value) in self._units else self._find(kind, value)
-        if unit is None:
-            return None
-        attempts = self._attempts(unit)
-        for _, step, attempt in self._bound.get(unit, ()):
-            attempts[step] = max(attempt, attempts.get(step, 0))
-        return KnownUnit(unit, attempts)
-
-    def appended(self, seq: int, record: Record) -> None:
-        """Remember a fact that the writer has not committed yet."""
-        body = record.body
-        if record.kind is Kind.IDENTIFIER:
-            self._units[body["kind"], body["value"]] = (seq, None if body["op"] == "remove" else body["unit"])
-        elif record.kind is Kind.CYCLE_OPENED:
-            self._steps[body["cycle"]] = (seq, body["step"], body.get("attempt") or 1)
-        elif record.kind is Kind.BINDING and body.get("unit") and body["cycle"] in self._steps:
-            self._bound.setdefault(body["unit"], []).append((seq, *self._steps[body["cycle"]][1:]))
-
-    def committed(self, seq: int) -> None:
-        """Forget what is in the registry by now."""
-        if self._units:
-            self._units = {key: entry for key, entry in self._units.items() if entry[0] > seq}
-        if self._steps:
-            self._steps = {cycle: entry for cycle, entry in self._steps.items() if entry[0] > seq}
-        if self._bound:
-            kept = {unit: [entry for entry in entries if entry[0] > seq] for unit, entries in self._bound.items()}
-            self._bound = {unit: entries for unit, entries in kept.items() if entries}
-
-
-def restored(connection: sqlite3.Connection) -> Restored:
-    """Cycles that are not closed, oldest first, and the last counters."""
-    rows = connection.execute(
-        "SELECT c.cycle, c.station, c.position, c.opened_at_ns, c.opened_by, c.attempt, c.context, c.unit, u.serial,"
-        " c.binding, c.binding_state FROM cycle c LEFT JOIN unit u ON u.unit = c.unit WHERE c.state <> 'closed'"
-        " ORDER BY c.seq"
-    ).fetchall()
-    cycles = []
-    for cycle, station, position, opened_at_ns, opened_by, attempt, context, unit, serial, binding, state in rows:
-        windows: dict[str, tuple[tuple[int, int], ...]] = {}
-        sql = (
-            "SELECT s.name, w.first_seq, w.last_seq FROM cycle_window w JOIN source s ON s.id = w.source"
-            " WHERE w.cycle = ? ORDER BY w.first_seq"
-        )
-        for group, first, last in connection.execute(sql, (cycle,)):
-            windows[group] = (*windows.get(group, ()), (first, last))
-        cycles.append(
-            OpenCycle(
-                cycle, station, position, opened_at_ns, opened_by, attempt, orjson.loads(context), windows, unit,
-                serial, binding, state if binding else None,
-            )
-        )  # fmt: skip
-    counters = {
-        (station, position): (counter, epoch)
-        for station, position, counter, epoch in connection.execute(
-            "SELECT station, position, counter, epoch FROM counter"
-        )
-    }
-    before_this_log = (
-        "SELECT at_ns FROM record WHERE seq < (SELECT seq FROM record WHERE kind = ? ORDER BY seq DESC LIMIT 1)"
-        " ORDER BY seq DESC LIMIT 1"
-    )
-    newest = connection.execute(before_this_log, (int(Kind.LOG_OPENED),)).fetchone()
-    return Restored(tuple(cycles), counters, newest[0] if newest else None)

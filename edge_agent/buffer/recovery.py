@@ -31,7 +31,7 @@ Row = tuple[Any, ...]
 
 SALVAGE = "salvage"  # the reason of a gap that is still to be taken over
 WIDE = 20_000  # of ranges no wider than this, each record is tried
-_TYPES = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
+_TYPES = {"INTEGER": int, "TEXT": str, "BLOB": bytes, "REAL": float}
 _COLUMNS = "seq, kind, source, at_ns, mono_ns, synced, body, hash"
 _RECORD = f"SELECT {_COLUMNS} FROM record WHERE seq BETWEEN ? AND ? ORDER BY seq"
 

@@ -158,7 +158,8 @@ def restore(connection: sqlite3.Connection, witness: Witness) -> None:
         marks = ", ".join("?" * len(known))
         execute(f"INSERT OR IGNORE INTO cycle ({', '.join(known)}) VALUES ({marks})", tuple(known.values()))
         if cycle.get("unit"):
-            execute("INSERT OR IGNORE INTO unit VALUES (?, ?, 0, 0)", (cycle["unit"], cycle.get("serial")))
+            sql = "INSERT OR IGNORE INTO unit (unit, serial, seq, at_ns) VALUES (?, ?, 0, 0)"
+            execute(sql, (cycle["unit"], cycle.get("serial")))
 
 
 # --- the registry ------------------------------------------------------------------------------------------------

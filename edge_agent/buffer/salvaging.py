@@ -21,7 +21,7 @@ from edge_agent.buffer import chunks, lanes, salvage
 from edge_agent.buffer.chunks import Chunk
 from edge_agent.buffer.holes import Range
 from edge_agent.buffer.queries import connect
-from edge_agent.buffer.recovery import SALVAGE, Aside, Place
+from edge_agent.buffer.recovery import SALVAGE, Aside, Place, plausible
 from edge_agent.buffer.slices import Pace
 from edge_agent.errors import StorageError, StorageFull
 from edge_agent.logs import Log, Outage
@@ -66,11 +66,18 @@ class Former:
                     break
         return None
 
-    def cycles(self, unit: str) -> dict[str, tuple[str, int]]:
-        """The unit's cycles: cycle → (step, attempt)."""
-        sql = "SELECT cycle, step, coalesce(attempt, 1) FROM cycle WHERE unit = ?"
+    def identifiers(self, unit: str) -> list[tuple[int, str, str, int | None]]:
+        """(seq, kind, value, removed_seq) of each of the unit's identifiers."""
+        sql = "SELECT seq, kind, value, removed_seq FROM identifier WHERE unit = ?"
         rows = [row for aside in self._asides for row in aside.query(sql, (unit,))]
-        return {cycle: (step, attempt) for cycle, step, attempt in rows if type(attempt) is int}
+        return [row for row in rows if plausible(row, ("INTEGER", "TEXT", "TEXT", "INTEGER")) and None not in row[:3]]
+
+    def cycles(self, unit: str) -> dict[str, tuple[str, str | None, int | None, int | None]]:
+        """The unit's cycles: cycle → (step, result, complete, ended_at_ns)."""
+        sql = "SELECT cycle, step, result, complete, ended_at_ns FROM cycle WHERE unit = ?"
+        rows = [row for aside in self._asides for row in aside.query(sql, (unit,))]
+        types = ("TEXT", "TEXT", "TEXT", "INTEGER", "INTEGER")
+        return {row[0]: (row[1], *row[2:]) for row in rows if plausible(row, types) and None not in row[:2]}
 
     def take(self, db: sqlite3.Connection, table: str, key: str) -> None:
         """Bring in a unit or a cycle that a new fact is about, inside that fact's transaction."""
@@ -280,7 +287,7 @@ class Salvaging:
         lost = await self._chore(salvage.lost_ranges)
         for first, last in _spans(await self._chore(lambda db: salvage.lost_ranges(db, told=False))):
             body = {"reason": "lost", "first_seq": first, "last_seq": last, "kinds": {}}
-            self._append("drop", body, lambda db, span=(first, last): salvage.tell(db, span))  # type: ignore[misc]
+            self._append("drop", body, lambda db, span=(first, last): salvage.tell(db, span))
         taken, rows, gone = await self._chore(salvage.counts)
         total = sum(last - first + 1 for first, last in lost)
         text = f"{taken} records were taken over from {', '.join(each.name for each in self._directories)}"

@@ -8,7 +8,7 @@ drops triggers, so views and triggers are dropped before and made anew after eve
 each range's end, so that the chain can be verified across them. Everything else is a projection, or progress. A
 lane's ``purpose`` is ``log`` (what is new), ``replay`` (a range once more) or ``retry`` (dead letters once more:
 ``pick`` lists the only seqs that such a lane holds). ``salvage`` says how far the taking over of a damaged file has
-come; it is empty otherwise.
+come; it is empty otherwise. ``doubt`` says what damage made uncertain for good (``holds``), until somebody settles it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,54 @@ from edge_agent.errors import StorageError
 if TYPE_CHECKING:
     import sqlite_utils
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x45414231  # "EAB1": tells `file` and us that this is an edge-agent buffer
+
+TRACING = """
+CREATE INDEX identifier_carrier ON identifier (value) WHERE kind = 'carrier' AND removed_seq IS NULL;
+CREATE INDEX cycle_pending ON cycle (seq) WHERE binding_state = 'pending';
+CREATE TABLE genealogy (
+  parent TEXT NOT NULL, child TEXT NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, cycle TEXT,
+  at_ns INTEGER NOT NULL, removed_seq INTEGER, PRIMARY KEY (parent, child, seq)
+) WITHOUT ROWID;
+CREATE INDEX genealogy_child ON genealogy (child);
+CREATE TABLE consumption (
+  cycle TEXT NOT NULL, idx INTEGER NOT NULL, name TEXT NOT NULL, lot TEXT, package TEXT, part_number TEXT,
+  certain INTEGER NOT NULL, PRIMARY KEY (cycle, idx)
+) WITHOUT ROWID;
+CREATE INDEX consumption_lot ON consumption (lot) WHERE lot IS NOT NULL;
+CREATE INDEX consumption_package ON consumption (package) WHERE package IS NOT NULL;
+CREATE TABLE material_load (
+  seq INTEGER PRIMARY KEY, station TEXT NOT NULL, name TEXT NOT NULL, package TEXT, lot TEXT, part_number TEXT,
+  supplier TEXT, expiry TEXT, quantity REAL, state TEXT NOT NULL, at_ns INTEGER NOT NULL, ended_seq INTEGER
+);
+CREATE INDEX material_load_lot ON material_load (lot) WHERE lot IS NOT NULL;
+CREATE INDEX material_load_package ON material_load (package) WHERE package IS NOT NULL;
+CREATE INDEX material_load_now ON material_load (station, name) WHERE ended_seq IS NULL;
+CREATE TABLE hold (
+  hold TEXT NOT NULL, subject_kind TEXT NOT NULL, subject TEXT NOT NULL, action TEXT NOT NULL, state TEXT NOT NULL,
+  verdict_id TEXT NOT NULL, decision_seq INTEGER, source TEXT NOT NULL, text TEXT, expires_at_ns INTEGER,
+  seq INTEGER NOT NULL, at_ns INTEGER NOT NULL, PRIMARY KEY (hold, subject_kind, subject)
+) WITHOUT ROWID;
+CREATE INDEX hold_subject ON hold (subject, subject_kind);
+CREATE INDEX hold_open ON hold (seq) WHERE state = 'open';
+CREATE TABLE verdict (
+  verdict_id TEXT PRIMARY KEY, source TEXT NOT NULL, decision_seq INTEGER, state TEXT NOT NULL, action TEXT NOT NULL,
+  subject_kind TEXT NOT NULL, subject TEXT NOT NULL, hold TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX verdict_subject ON verdict (subject, subject_kind);
+CREATE INDEX verdict_source ON verdict (source, decision_seq);
+CREATE INDEX verdict_age ON verdict (seq);
+CREATE TABLE unit_status (
+  serial TEXT NOT NULL, step TEXT NOT NULL, said_by TEXT NOT NULL, result TEXT NOT NULL, complete INTEGER,
+  attempt INTEGER, status_at_ns INTEGER, station TEXT, cycle TEXT, state TEXT, seq INTEGER NOT NULL,
+  at_ns INTEGER NOT NULL, PRIMARY KEY (serial, step, said_by)
+) WITHOUT ROWID;
+CREATE INDEX unit_status_age ON unit_status (seq);
+CREATE INDEX unit_status_cycle ON unit_status (cycle) WHERE cycle IS NOT NULL;
+CREATE TABLE doubt (what TEXT PRIMARY KEY, text TEXT NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
+"""
+"""What version 3 added beside columns. Last of all, so that an older file has its roots where a new one has them."""
 
 TABLES = """
 CREATE TABLE source (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -68,11 +114,14 @@ CREATE TABLE claim (
 ) WITHOUT ROWID;
 CREATE TABLE station (name TEXT PRIMARY KEY) WITHOUT ROWID;
 
-CREATE TABLE unit (unit TEXT PRIMARY KEY, serial TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE unit (
+  unit TEXT PRIMARY KEY, serial TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL,
+  kind TEXT NOT NULL DEFAULT 'serial'
+) WITHOUT ROWID;
 CREATE INDEX unit_serial ON unit (serial);
 CREATE TABLE identifier (
   unit TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL,
-  removed_seq INTEGER, PRIMARY KEY (unit, kind, value, seq)
+  removed_seq INTEGER, position INTEGER, PRIMARY KEY (unit, kind, value, seq)
 ) WITHOUT ROWID;
 CREATE INDEX identifier_value ON identifier (value, kind);
 
@@ -99,7 +148,8 @@ CREATE INDEX binding_cycle ON binding (cycle);
 CREATE INDEX binding_unit ON binding (unit);
 CREATE TABLE finding (
   finding TEXT PRIMARY KEY, code TEXT NOT NULL, severity TEXT NOT NULL, text TEXT NOT NULL, source TEXT NOT NULL,
-  cycle TEXT, position INTEGER, serial TEXT, details TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL
+  cycle TEXT, position INTEGER, serial TEXT, details TEXT, seq INTEGER NOT NULL, at_ns INTEGER NOT NULL,
+  acknowledged_at_ns INTEGER, acknowledged_by TEXT, acknowledged_reason TEXT
 ) WITHOUT ROWID;
 CREATE INDEX finding_cycle ON finding (cycle) WHERE cycle IS NOT NULL;
 CREATE INDEX finding_serial ON finding (serial) WHERE serial IS NOT NULL;
@@ -112,7 +162,7 @@ CREATE TABLE salvage (
   place TEXT NOT NULL, part TEXT NOT NULL, state TEXT NOT NULL, taken INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (place, part)
 ) WITHOUT ROWID;
-"""
+""" + TRACING.lstrip()
 
 # The JSON functions of SQLite before 3.45 refuse a BLOB, hence the casts. CROSS JOIN keeps the order of the tables: a
 # planner without statistics would rather scan the records. Only the unit may move to the front, for `WHERE serial =`.
@@ -158,12 +208,29 @@ def _lanes_with_a_purpose(database: sqlite_utils.Database) -> None:
         database.execute(_table(table))
 
 
+def _traceability(database: sqlite_utils.Database) -> None:
+    """Version 3: what went into a unit, on which carrier it is, what holds it, and who acknowledged a finding."""
+    database.table("unit").add_column("kind", str, not_null_default="serial")
+    database.table("identifier").add_column("position", int)
+    for column, kind in (("at_ns", int), ("by", str), ("reason", str)):
+        database.table("finding").add_column(f"acknowledged_{column}", kind)
+    for statement in TRACING.split(";\n"):
+        if statement.strip():
+            database.execute(statement)
+
+
 def _table(name: str) -> str:
     """The statement that makes one of ``TABLES``; right as long as no later version changes that table."""
     return next(part for part in TABLES.split(";\n") if f"CREATE TABLE {name} (" in part)
 
 
-MIGRATIONS: Mapping[int, Callable[[sqlite_utils.Database], None]] = {2: _lanes_with_a_purpose}
+ADDED = {"unit": 1, "identifier": 1, "finding": 3}
+"""Columns that rows of an older file may lack at their end."""
+
+MIGRATIONS: Mapping[int, Callable[[sqlite_utils.Database], None]] = {
+    2: _lanes_with_a_purpose,
+    3: _traceability,
+}
 """Version reached -> the step that reaches it from the one before. Never change one that was released."""
 
 

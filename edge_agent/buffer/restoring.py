@@ -1,0 +1,97 @@
+"""What a restart has to know: what the last run left open, and what is on hold. Read once, before the first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+
+import orjson
+
+from edge_agent.binding.state import ActiveMaterial, KnownHold, OpenCycle, PendingCycle, Restored
+from edge_agent.model import Kind
+
+PENDING = 1000  # closed cycles that wait for their unit, the newest; a late scan asks for one of minutes ago
+
+
+def restored(connection: sqlite3.Connection) -> Restored:
+    """Cycles that are open, or closed and wait for their unit, oldest first; counters, materials, holds."""
+    rows = connection.execute(
+        "SELECT c.cycle, c.station, c.position, c.opened_at_ns, c.opened_by, c.attempt, c.context, c.unit, u.serial,"
+        " c.binding, c.binding_state FROM cycle c LEFT JOIN unit u ON u.unit = c.unit WHERE c.state <> 'closed'"
+        " ORDER BY c.seq"
+    ).fetchall()
+    cycles = []
+    for cycle, station, position, opened_at_ns, opened_by, attempt, context, unit, serial, binding, state in rows:
+        windows: dict[str, tuple[tuple[int, int], ...]] = {}
+        sql = (
+            "SELECT s.name, w.first_seq, w.last_seq FROM cycle_window w JOIN source s ON s.id = w.source"
+            " WHERE w.cycle = ? ORDER BY w.first_seq"
+        )
+        for group, first, last in connection.execute(sql, (cycle,)):
+            windows[group] = (*windows.get(group, ()), (first, last))
+        cycles.append(
+            OpenCycle(
+                cycle, station, position, opened_at_ns, opened_by, attempt, orjson.loads(context), windows, unit,
+                serial, binding, state if binding else None,
+            )
+        )  # fmt: skip
+    counters = {
+        (station, position): (counter, epoch)
+        for station, position, counter, epoch in connection.execute(
+            "SELECT station, position, counter, epoch FROM counter"
+        )
+    }
+    before_this_log = (
+        "SELECT at_ns FROM record WHERE seq < (SELECT seq FROM record WHERE kind = ? ORDER BY seq DESC LIMIT 1)"
+        " ORDER BY seq DESC LIMIT 1"
+    )
+    newest = connection.execute(before_this_log, (int(Kind.LOG_OPENED),)).fetchone()
+    return Restored(
+        tuple(cycles), counters, newest[0] if newest else None, pending(connection), materials(connection),
+        tuple(holds(connection)),
+    )  # fmt: skip
+
+
+def pending(connection: sqlite3.Connection) -> tuple[PendingCycle, ...]:
+    """Closed cycles whose unit is still to come, oldest first."""
+    sql = (
+        "SELECT cycle, station, step, position, opened_at_ns, ended_at_ns, closed_by, result, complete, binding,"
+        " attempt, seq FROM cycle WHERE binding_state = 'pending' AND state = 'closed' ORDER BY seq DESC LIMIT ?"
+    )
+    rows = connection.execute(sql, (PENDING,)).fetchall()
+    return tuple(replace(PendingCycle(*row), complete=bool(row[8])) for row in reversed(rows))
+
+
+def materials(connection: sqlite3.Connection) -> tuple[ActiveMaterial, ...]:
+    """What is loaded now, in the order of loading, and how many cycles used it since, as far as that matters."""
+    sql = (
+        "SELECT station, name, package, lot, part_number, supplier, expiry, quantity, state, at_ns, seq"
+        " FROM material_load INDEXED BY material_load_now WHERE ended_seq IS NULL ORDER BY seq"
+    )
+    found = (ActiveMaterial(*row) for row in connection.execute(sql).fetchall())
+    return tuple(replace(one, used=_used(connection, one)) for one in found)
+
+
+def _used(connection: sqlite3.Connection, one: ActiveMaterial) -> int:
+    """Cycles that consumed it since it was loaded; counted no further than it takes to see that nothing is left."""
+    column, value = ("package", one.package) if one.package is not None else ("lot", one.lot)
+    if one.quantity is None or value is None:
+        return 0
+    sql = (
+        "SELECT count(*) FROM (SELECT 1 FROM consumption m CROSS JOIN cycle c ON c.cycle = m.cycle"
+        f" WHERE m.{column} = ? AND m.name = ? AND c.station = ? AND c.ended_at_ns >= ? LIMIT ?)"
+    )
+    (count,) = connection.execute(sql, (value, one.name, one.station, one.at_ns, int(one.quantity) + 1)).fetchone()
+    return int(count)
+
+
+HOLD = (
+    "SELECT hold, subject_kind, subject, action, verdict_id, decision_seq, source, text, expires_at_ns, at_ns"
+    " FROM hold INDEXED BY hold_open WHERE state = 'open' ORDER BY seq"
+)
+
+
+def holds(connection: sqlite3.Connection) -> Iterator[KnownHold]:
+    """Every open hold, oldest first."""
+    return (KnownHold(*row) for row in connection.execute(HOLD).fetchall())
