@@ -245,9 +245,14 @@ class Collector:
             await self._read(driver, request.group.partition(".")[2])
         else:
             await self._line.buffer.committed(request.after_seq)
+            newer = self._requests.get(f"write {request.tag}")
+            if isinstance(newer, WriteTag) and newer.value != request.value:
+                return  # what it said is not so any more: a permit that waited too long is not given at all
             await self._write(driver, request)
 
     async def _write(self, driver: Driver, request: WriteTag) -> None:
+        for tag, value in request.before:
+            await self._call(driver.write(tag, value))  # one that is not kept is a loss: the rest would mislead
         try:
             await self._call(driver.write(request.tag, request.value))
         except ValueNotKept:

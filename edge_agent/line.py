@@ -20,11 +20,12 @@ from edge_agent.model import Instant, Kind, Record, Sample, Scan, Value
 
 @dataclass(frozen=True, slots=True)
 class WriteTag:
-    """A value for a device, to be written once everything up to ``after_seq`` is durable."""
+    """A value for a device, to be written once everything up to ``after_seq`` is durable; ``before`` it, those."""
 
     tag: str
     value: Value
     after_seq: int
+    before: tuple[tuple[str, Value], ...] = ()
 
 
 Request = ReadGroup | WriteTag
@@ -95,5 +96,6 @@ class Line:
                 self._requests[effect.group.partition(".")[0]](effect)
             else:
                 device, _, tag = effect.tag.partition(".")
-                self._requests[device](WriteTag(tag, effect.value, after_seq=seq))
+                before = tuple((name.partition(".")[2], value) for name, value in effect.before)
+                self._requests[device](WriteTag(tag, effect.value, after_seq=seq, before=before))
         return seq

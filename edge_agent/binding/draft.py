@@ -48,8 +48,8 @@ class Draft:
         if effect not in self.effects:
             self.effects.append(effect)
 
-    def write(self, tag: str, value: Value) -> None:
-        """Write ``tag`` once all records of this outcome are durable, once however many ask."""
-        effect = Write(tag, value)
+    def write(self, tag: str, value: Value, before: tuple[tuple[str, Value], ...] = ()) -> None:
+        """Write ``tag`` once all records of this outcome are durable, once however many ask; ``before`` it, those."""
+        effect = Write(tag, value, before)
         if effect not in self.effects:
             self.effects.append(effect)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge_agent.binding.cycle import Cycle
     from edge_agent.binding.judge import Judgement
     from edge_agent.binding.position import PositionLife
+    from edge_agent.binding.units import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,16 @@ class Part:
     def collect(self, cycle: Cycle, collect: Sequence[Characteristic]) -> Sequence[Characteristic]:
         """What is collected of a closing cycle, and against which limits: as the parts before say, or otherwise."""
         return collect
+
+    def rescanned(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """The label of the open cycle's unit was read at its position once more (a bounce does not come here)."""
+
+    def interrupted(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """Nobody watched for a while: the unit of the open cycle may be another one."""
+
+    def objections(self, life: PositionLife, unit: Unit, draft: Draft) -> list[tuple[str, str]]:
+        """What this part has against the unit's entering, for the gate: (key of ``gate.CODES``, sentence)."""
+        return []
 
     def closing(self, life: PositionLife, cycle: Cycle, judgement: Judgement, draft: Draft) -> None:
         """Just before ``cycle_closed``: may add to what is missing, suspect or consumed, and change the result."""

@@ -93,6 +93,7 @@ class Position:
     result: ResultRule | None
     resume: Resume
     claims: Mapping[str, tuple[str, ...]]  # "device.group" -> names of the tags whose readings are this position's
+    out: str | None = None  # device that scans the unit when it leaves; ``end`` is None then
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,36 @@ class Context:
     scanner: str | None
     pattern: re.Pattern[str] | None  # its named group ``name``, else the whole match, is the value
     tag: TagRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How the PLC of one position asks at the gate, and where it is answered. Names to write are "device.tag"."""
+
+    request: TagRef  # a number that changes with each request; 0: none
+    answer: str  # the request's number, written last
+    verdict: str | None  # true: permit
+    reason: str | None  # a code, 0: permit
+    serial: TagRef | None  # beside ``request``: who is asked about; None: who was identified at the position
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a unit needs to enter the station, and how that is said. ``exchanges`` and ``permits`` by position."""
+
+    previous: tuple[str, ...] = ()  # steps that it must have passed
+    max_attempts: int | None = None
+    holds: bool = True
+    materials: bool = True
+    components: bool = True  # what is built into another unit does not enter
+    max_age_s: float = 600.0  # what others said is stale beyond this
+    fail_open: bool = False  # what is stale: permit and flag, or block
+    exchanges: Mapping[int, Exchange] = field(default_factory=dict)
+    wait_s: float = 5.0  # a request waits so long for the unit to be identified
+    heartbeat: str | None = None  # "device.tag" that counts while the agent answers
+    beat_s: float = 1.0
+    permits: Mapping[int, str] = field(default_factory=dict)  # "device.tag" that is set for ``pulse_s``
+    pulse_s: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +151,7 @@ class Station:
     min_s: float  # an end sooner than this after the scan is not this unit's: ambiguous
     rules: frozenset[str] = frozenset()  # label rules that name a unit here, instead of ``pattern``
     of: str = "serial"  # the identifier that names a unit here: serial, lot; carrier: the units on it
+    gate: Gate | None = None
     needs: Needs = field(default_factory=Needs)  # materials, components, context, steps before
 
     def groups(self) -> frozenset[str]:

@@ -190,6 +190,8 @@ class PositionLife:
             return
         known = cycle.suspended
         cycle.interrupt(since, draft.at)
+        for part in self.parts:
+            part.interrupted(self, cycle, draft)
         if known:
             return
         self.counts["interrupted"] += 1

@@ -259,12 +259,17 @@ class ReadGroup:
 class Write:
     """Write this tag ("device.tag"), after the outcome's records are durable.
 
+    ``before``: (tag, value) of the same device that are written first, in this order, with nothing between them; if
+    one of them is not kept, ``tag`` is not written. A newer write of ``tag`` that comes before the device was ready for
+    this one takes its place whole.
+
     A write that fails must end in a gap of the device (close, reopen, ``on_gap``): only so does the handshake
     learn that its acknowledge may not have arrived.
     """
 
     tag: str
     value: Value
+    before: tuple[tuple[str, Value], ...] = ()
 
 
 Effect = ReadGroup | Write

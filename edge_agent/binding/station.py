@@ -27,6 +27,7 @@ from edge_agent.binding.part import Part
 from edge_agent.binding.parts import parts_of
 from edge_agent.binding.plan import Edge, Handshake, Position, Station, TagRef
 from edge_agent.binding.position import Floor, PositionLife, Waiting
+from edge_agent.binding.scan_out import displace
 from edge_agent.binding.seen import Reads, Seen
 from edge_agent.binding.trigger import Trigger, device_of
 from edge_agent.model import BindingState, Instant, Sample
@@ -60,7 +61,7 @@ class StationLife:
         for one in handshakes:
             one.peers = [other for other in handshakes if other is not one and other.plan.ack == one.plan.ack]
         self.positions = dict(sorted(self.positions.items()))
-        self.parts = parts_of(floor, plan, self.context)
+        self.parts = parts_of(floor, plan, self.context, self.positions)
         for life in self.positions.values():
             life.parts = self.parts
         self._reads = [
@@ -68,6 +69,9 @@ class StationLife:
             for life in self.positions.values()
             if life.plan.scanner is not None
         ]
+        for life in self.positions.values():
+            if life.plan.out is not None:  # where its labels are meant, ``parts`` take them
+                self._reads.append((life, Reads(life.plan.out, plan.pattern, plan.rules, plan.of)))
         self.readers = {reads.scanner for _, reads in self._reads}.union(*(part.scanners() for part in self.parts))
         self.readers |= {one.scanner for one in plan.context if one.scanner is not None}
 
@@ -173,9 +177,11 @@ class StationLife:
                 cycle.counter_from_mono_ns = scan.at.mono_ns
             else:
                 life.counts["rescans"] += 1
+                for part in self.parts:
+                    part.rescanned(life, cycle, draft)
             return
         if cycle is not None:
-            self._displace(life, cycle, scan, draft)
+            displace(life, scan.at, scan.seq, draft)
         elsewhere = leave_elsewhere(self._floor, life, serial, scan.at, scan.seq, draft)
         unit = self._floor.units.know(draft, self.plan.name, scan.identifiers, list(evidence))
         life.open(draft, "scan", unit, evidence, scanned=scan.at, attempt=not elsewhere)
@@ -187,13 +193,6 @@ class StationLife:
         if away:
             life.interrupt(draft, scan.at, "away", away)
 
-    def _displace(self, life: PositionLife, cycle: Cycle, scan: Waiting, draft: Draft) -> None:
-        """Another unit was scanned here: the open cycle ends with that scan."""
-        if cycle.suspended:
-            life.close_interrupted(draft)
-        else:
-            life.close(draft, "next_scan", scan.at, judged=life.trigger is None, evidence=[scan.seq])
-
     # --- gaps and time -----------------------------------------------------------------------------------------
 
     def on_gap(self, device: str, since: Instant, cause: str, draft: Draft) -> int:
@@ -204,7 +203,7 @@ class StationLife:
         interrupted = 0
         for life in self.positions.values():
             trigger = life.trigger
-            if device == life.plan.scanner or (trigger is not None and device in trigger.devices):
+            if device in (life.plan.scanner, life.plan.out) or (trigger is not None and device in trigger.devices):
                 interrupted += self._blind(life, since, cause, device, draft)
             for scan in life.waiting if device == life.plan.scanner else ():
                 scan.away = device
