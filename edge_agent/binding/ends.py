@@ -18,6 +18,7 @@ from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
 from edge_agent.binding.plan import Station
 from edge_agent.binding.position import Floor, PositionLife, plc_text
+from edge_agent.binding.scan_out import displace
 from edge_agent.binding.trigger import Counting, Ended, Trigger, device_of
 from edge_agent.identify.patterns import identify
 from edge_agent.model import BindingState, Instant
@@ -239,10 +240,8 @@ def leave_elsewhere(floor: Floor, life: PositionLife, serial: str, at: Instant, 
         cycle = other.cycle
         if other is life or cycle is None:
             continue
-        if cycle.suspended:
-            other.close_interrupted(draft)
-        elif other.trigger is None:
-            other.close(draft, "next_scan", at, judged=True, evidence=[seq])
+        if cycle.suspended or other.trigger is None:
+            displace(other, at, seq, draft)
         else:
             disputed = other.name
             reason = f"the same serial was identified at {life.name}"

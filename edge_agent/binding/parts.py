@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_agent.binding.context import StationContext
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Station
-from edge_agent.binding.position import Floor
+from edge_agent.binding.position import Floor, PositionLife
+from edge_agent.binding.scan_out import ScanOut
 
 
-def parts_of(floor: Floor, station: Station, context: StationContext) -> list[Part]:
+def parts_of(
+    floor: Floor, station: Station, context: StationContext, positions: Mapping[int, PositionLife]
+) -> list[Part]:
     """The parts that the station's plan asks for."""
     parts: list[Part] = []
+    if any(position.out is not None for position in station.positions):
+        parts.append(ScanOut(floor, positions.values()))
     return parts
