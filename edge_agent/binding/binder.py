@@ -21,13 +21,14 @@ from edge_agent.binding.holds import Holds
 from edge_agent.binding.part import Part, ScanAt
 from edge_agent.binding.plan import Plan, StorePolicy, TagRef
 from edge_agent.binding.position import Floor, PositionLife
-from edge_agent.binding.scans import NO_READ_FINDINGS, Reader, scan_body
+from edge_agent.binding.scans import NO_READ_FINDINGS, Reader, report_doubt, report_repairs, scan_body
 from edge_agent.binding.seen import Seen
 from edge_agent.binding.state import Lookup, OpenCycle, Outcome, Restored
 from edge_agent.binding.station import StationLife
 from edge_agent.binding.storing import GroupStore
 from edge_agent.binding.trigger import device_of
 from edge_agent.binding.units import Units
+from edge_agent.identify.label import Label
 from edge_agent.identify.patterns import text_of
 from edge_agent.model import BindingState, Instant, Kind, Result, Sample, Scan, ScanStatus
 
@@ -44,6 +45,7 @@ class _Heard:
     units: list[tuple[PositionLife, dict[str, str]]]
     strangers: list[PositionLife]  # to whom it is no label of a unit
     context: list[tuple[StationLife, dict[str, str]]]
+    labels: tuple[Label, ...]  # what the label rules say
 
 
 class Binder:
@@ -160,7 +162,7 @@ class Binder:
             said = [found for _, found in heard.units] + [found for _, _, found in heard.parts]
             identifiers = {kind: value for found in said for kind, value in found.items()}
             reason = "bounce" if bounce else "unmatched" if scan.status is ScanStatus.READ and not used else None
-            draft.add(Kind.SCAN, scan.device, scan_body(scan, sorted(set(used)), identifiers, reason))
+            draft.add(Kind.SCAN, scan.device, scan_body(scan, sorted(set(used)), identifiers, reason, heard.labels))
         for life in heard.bounced:
             life.counts["bounces"] += 1
         for station, found in heard.context:
@@ -171,12 +173,14 @@ class Binder:
             self._stations[life.station.name].on_scan(life, identifiers, scan.at, seq, draft)
         if not used and not bounce:
             self._report_unused(scan, reader, heard, seq, draft)
+        elif used:
+            report_repairs(scan, reader, heard.labels, seq, draft)
         return Outcome(draft.records, draft.effects)
 
     def _listen(self, scan: Scan, reader: Reader) -> _Heard:
-        heard = _Heard(False, [], [], [], [], [])
         read = scan.status is ScanStatus.READ
         seen = Seen(text_of(scan.raw)[0] if read else None, self._labels.read(scan) if read else ())
+        heard = _Heard(False, [], [], [], [], [], seen.labels)
         age_ns = reader.age_ns(scan)
         for station in self._stations.values():
             if scan.device not in station.readers:
@@ -209,6 +213,8 @@ class Binder:
         if scan.status is ScanStatus.NO_READ and reader.run in NO_READ_FINDINGS:
             text = f"{name}: the reader {scan.device} saw no label"
             report(draft, source, "no_read", text, evidence=evidence, position=position, details={"count": reader.run})
+        elif any(label.doubtful for label in heard.labels):
+            report_doubt(scan, source, position, heard.labels, seq, draft)
         elif scan.status is ScanStatus.READ and heard.strangers:
             label = text_of(scan.raw)[0] or scan.raw.hex()
             text = f"{name}: the label {label[:64]!r} is none of a unit here"
