@@ -68,7 +68,7 @@ class Buffer:
         self._connection = connection
         self._lock = lock
         self._head = Head(files.head, log)
-        self._registry = Registry(files.db)
+        self._registry = Registry(connect(files.db))
         self.lookup: Lookup = self._registry
         self._loop: asyncio.AbstractEventLoop | None = None
         self._durable = head[0]

@@ -11,8 +11,8 @@ the rest is known when ``Buffer.holds_known`` says so.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
@@ -26,7 +26,6 @@ from edge_agent.binding.state import (
     StepResult,
     StepStatus,
 )
-from edge_agent.buffer.queries import connect
 from edge_agent.buffer.unwritten import Unwritten
 from edge_agent.model import Record
 
@@ -71,8 +70,8 @@ class Former(Protocol):
 class Registry:
     """Implements ``binding.state.Lookup``. The event loop's."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = connect(path)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self._new = Unwritten()
         self.former: Callable[[], Former | None] = lambda: None  # a damaged file's, until it is taken over
         self.appended: Callable[[int, Record], None] = self._new.appended
@@ -100,7 +99,7 @@ class Registry:
         serial = names.get(what, row[0])
         contents = self._contents(unit)
         lots, packages, own_lots, own_packages = (
-            frozenset(what for owner, *of in contents if (what := of[i]) and (owner == unit or not own))
+            frozenset(one for owner, *of in contents if (one := of[i]) and (owner == unit or not own))
             for own in (False, True)
             for i in (0, 1)
         )

@@ -287,7 +287,7 @@ class Salvaging:
         lost = await self._chore(salvage.lost_ranges)
         for first, last in _spans(await self._chore(lambda db: salvage.lost_ranges(db, told=False))):
             body = {"reason": "lost", "first_seq": first, "last_seq": last, "kinds": {}}
-            self._append("drop", body, lambda db, span=(first, last): salvage.tell(db, span))
+            self._append("drop", body, lambda db, span=(first, last): salvage.tell(db, span))  # type: ignore[misc]
         taken, rows, gone = await self._chore(salvage.counts)
         total = sum(last - first + 1 for first, last in lost)
         text = f"{taken} records were taken over from {', '.join(each.name for each in self._directories)}"

@@ -63,12 +63,12 @@ class Unwritten:
     def _identifier(self, seq: int, body: Any) -> None:
         unit, kind, value = body["unit"], body["kind"], body["value"]
         is_gone = body["op"] == "remove"
-        if unit not in self.kinds:
+        if unit.endswith(f"-{seq}"):  # it is named for the first time
             self.kinds[unit] = (seq, "lot" if kind == "lot" else "serial")
-        if kind == self.kinds[unit][1]:
-            self._names[kind, value] = (seq, None if is_gone else unit)
+        is_lot = self.kinds.get(unit, (0, "serial"))[1] == "lot"
+        if kind == ("lot" if is_lot else "serial"):
             self.serials[unit] = (seq, "" if is_gone else value)
-        elif kind != "lot":  # which is of many units
+        if kind != "lot" or is_lot:  # otherwise it is of many units
             self._names[kind, value] = (seq, None if is_gone else unit)
 
     def committed(self, seq: int) -> None:

@@ -7,13 +7,14 @@ what a buffer would restore. Nothing here judges; the tests do.
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from edge_agent.binding import Binder, Effect, KnownUnit, OpenCycle, Outcome, ReadGroup, Restored, Write
+from edge_agent.binding import Binder, Effect, OpenCycle, Outcome, ReadGroup, Restored, Write
 from edge_agent.binding.plan import (
     Characteristic,
     Context,
@@ -27,6 +28,9 @@ from edge_agent.binding.plan import (
     StorePolicy,
     TagRef,
 )
+from edge_agent.buffer import restoring, schema
+from edge_agent.buffer.projection import Projection, Sources
+from edge_agent.buffer.registry import Registry as BufferRegistry
 from edge_agent.model import Instant, Kind, Record, Result, Sample, Scan, ScanStatus, Tag, TagSet, Value
 
 MS = 1_000_000
@@ -102,25 +106,19 @@ def badge(name: str = "operator") -> Context:
     return Context(name, "badge", re.compile(rf"OP:(?P<{name}>\w+)"), None)
 
 
-class Registry:
-    """What a buffer projects of the records. Survives restarts, as the file does."""
+class Registry(BufferRegistry):
+    """The buffer's own projection and answers, in memory; open cycles are reckoned here as well."""
 
     def __init__(self) -> None:
-        self.units: dict[tuple[str, str], str] = {}
-        self.attempts: dict[str, dict[str, int]] = {}
+        self.db = sqlite3.connect(":memory:", isolation_level=None)
+        schema.create(self.db)
+        super().__init__(self.db)
+        self._projection = Projection(self.db, Sources(self.db))
         self.cycles: dict[str, dict[str, Any]] = {}
-        self.serials: dict[str, str] = {}
-
-    def unit(self, kind: str, value: str) -> KnownUnit | None:
-        unit = self.units.get((kind, value))
-        return None if unit is None else KnownUnit(unit, dict(self.attempts.get(unit, {})))
 
     def project(self, seq: int, record: Record, body: dict[str, Any]) -> None:
-        if record.kind is Kind.IDENTIFIER:
-            self.units[(body["kind"], body["value"])] = body["unit"]
-            if body["kind"] == "serial":
-                self.serials[body["unit"]] = body["value"]
-        elif record.kind is Kind.CYCLE_OPENED:
+        self._projection.apply([(seq, record, b"")])
+        if record.kind is Kind.CYCLE_OPENED:
             self.cycles[body["cycle"]] = body | {
                 "at_ns": record.at.at_ns, "running": set(), "binding": None, "windows": {},
             }  # fmt: skip
@@ -131,9 +129,6 @@ class Registry:
             old = cycle["binding"]
             assert body.get("supersedes") == (old["binding"] if old else None)
             cycle["binding"] = body
-            if old is None and body["state"] == "bound":
-                steps = self.attempts.setdefault(body["unit"], {})
-                steps[cycle["step"]] = steps.get(cycle["step"], 0) + 1
         elif record.kind is Kind.FINDING and body["code"] == "observation_gap":
             for cycle_id in body["details"].get("cycles", ()):
                 self.cycles[cycle_id] |= {"windows": body["details"]["windows"], "running": set()}
@@ -193,7 +188,10 @@ class Rig:
         self.plan = one or self.plan
         if restored is None:
             until_ns = self.records[-1][1].at.at_ns if self.records else None
-            restored = Restored(self.registry.open_cycles(), self.registry.counters(), until_ns)
+            restored = Restored(
+                self.registry.open_cycles(), self.registry.counters(), until_ns, restoring.pending(self.registry.db),
+                restoring.materials(self.registry.db), tuple(restoring.holds(self.registry.db)),
+            )  # fmt: skip
         self.logs += 1
         self.effects.clear()
         self.binder = Binder(self.plan, f"log{self.logs}", "cfg", self.registry, restored)
