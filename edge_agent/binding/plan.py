@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edge_agent.binding.needs import Needs
+from edge_agent.binding.places import Batch, Carrying, Slot
 from edge_agent.identify.label import Labels
 from edge_agent.model import Result, Sample, TagSet, Value
 
@@ -151,6 +152,10 @@ class Station:
     min_s: float  # an end sooner than this after the scan is not this unit's: ambiguous
     rules: frozenset[str] = frozenset()  # label rules that name a unit here, instead of ``pattern``
     of: str = "serial"  # the identifier that names a unit here: serial, lot; carrier: the units on it
+    carrying: Carrying | None = None
+    slot: Slot | None = None  # identity by the place in a register, instead of a scan here
+    batch: Batch | None = None  # its positions are filled as they are free
+    changeover_s: float = 0.0  # of: lot; so long after a lot's scan nobody knows which lot it is
     gate: Gate | None = None
     needs: Needs = field(default_factory=Needs)  # materials, components, context, steps before
 
