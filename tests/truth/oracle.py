@@ -65,7 +65,7 @@ DISTURBANCES = {
     "missed_out": "the reader at the exit did not see the label",
     "double_scan": "the label is read again: at once, or seconds later",
     "late_scan": "the scan that announces the unit comes only after its work",
-    "early_next_scan": "the next unit's label is read before this one's end was seen",
+    "early_next_scan": "an indexing machine: the next label is read before this unit's end was seen",
     "swapped_scan": "two units carry each other's label",
     "unreadable_scan": "the reader says that it saw no label",
     "foreign_label": "the label that is read is none of a unit",
@@ -122,7 +122,7 @@ _CLEAN = {  # what touches nobody's identity anywhere
 _COUNTED = {  # where a PLC counts its results
     "duplicate_message": Cell("bound", also=_RESTART, note="the agent died before the acknowledge; recorded once"),
     "counter_reset": Cell("bound", ("counter_reset",)),
-    "torn_read": Cell("ambiguous", ("torn_read",)),
+    "torn_read": Cell("ambiguous", ("torn_read",), also=("sequence_gap",)),
     "value_missing": Cell("bound", ("missing_field",)),
 }
 _SCANNED = {  # where a scan before the work identifies, and a PLC ends it
@@ -137,7 +137,7 @@ _SCANNED = {  # where a scan before the work identifies, and a PLC ends it
     "restart": Cell("orphan", ("observation_gap",), note="no evidence that it stayed"),
     "restart_rescan": Cell("bound", ("observation_gap",)),
     "plc_lost": Cell("orphan", ("observation_gap",)),
-    "long_silence": Cell("orphan", ("observation_gap",)),
+    "long_silence": Cell("orphan", ("observation_gap",), also=_RESTART, note="noticed when missed, and when it comes"),
 }
 _IN_DATA = {  # where the result names its unit
     "swapped_scan": BOUND,

@@ -1,0 +1,105 @@
+"""A shift: one PC, its stations of one strategy, one deck of disturbances each, by one seed; and its score."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.config.load import Config, load
+from truth.floor import FLOOR
+from truth.line import Line
+from truth.oracle import ORACLE
+from truth.score import Received, Score
+from truth.visits import BLIND, LEAVES_OPEN, RESTARTS, Station
+
+HEAD = """
+agent:
+  id: truth
+  location: {{enterprise: acme, site: suzhou, area: assembly, line: L3}}
+  data_dir: "{folder}"
+{more}
+devices:
+{devices}
+stations:
+{stations}
+"""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What is to be played: everything follows from it."""
+
+    strategy: str
+    seed: str
+    visits: int  # a station
+    share: float  # of visits that are disturbed
+
+
+def play(shift: Shift) -> Score:
+    """Play it; returns the score."""
+    chance = random.Random(f"{shift.strategy} {shift.seed}")
+    kinds = FLOOR[shift.strategy]
+    with tempfile.TemporaryDirectory(prefix="edge-agent-truth-") as temporary:
+        folder = Path(temporary)
+        config = configured(kinds, folder)
+        received = Received()
+        line = Line(config, chance, received.take)
+        tokens = itertools.count(1)
+        stations: list[Station] = []
+        for number, (kind, deck) in enumerate(zip(kinds, decks(kinds, shift, chance), strict=True), 1):
+            stations.append(kind(line, number, random.Random(chance.random()), deck, tokens))
+        line.run(*(station.script() for station in stations))
+        line.close()
+        score = Score(received, stations)
+        score.all_readings = line.readings
+        return score
+
+
+def configured(kinds: tuple[type[Station], ...], folder: Path) -> Config:
+    """The YAML of these stations, as a technician would write it, loaded."""
+    devices, stations, more = "", "", ""
+    for number, kind in enumerate(kinds, 1):
+        parts = kind.settings.replace("{n}", str(number)).split("---\n")
+        devices += parts[0]
+        stations += parts[1]
+        more += parts[2] if len(parts) > 2 and number == 1 else ""
+    path = folder / "line.yaml"
+    path.write_text(HEAD.format(folder=folder, devices=devices, stations=stations, more=more))
+    return load(path)
+
+
+def decks(kinds: tuple[type[Station], ...], shift: Shift, chance: random.Random) -> list[list[str]]:
+    """Disturbances by station. Those that restart the agent come to all its stations at once."""
+    bags: list[list[str]] = [[] for _ in kinds]
+    restart_bags: list[list[str]] = [[] for _ in kinds]
+    restarting = [RESTARTS | kind.waits for kind in kinds]
+    cells = [[name for name in ORACLE[shift.strategy] if name not in kind.skips and name != "none"] for kind in kinds]
+    all_restart = any(name in restarting[0] for name in cells[0])
+    restart_share = shift.share * sum(name in restarting[0] for name in cells[0]) / len(cells[0]) if all_restart else 0.0
+    result: list[list[str]] = [["none"] for _ in kinds]
+
+    def draw(place: int, bag: list[str], *, restart: bool) -> str:
+        if not bag:
+            bag += [name for name in cells[place] if (name in restarting[place]) is restart]
+            chance.shuffle(bag)
+        return bag.pop()
+
+    for _ in range(max(1, shift.visits - 2)):
+        together = chance.random() < restart_share
+        for place, deck in enumerate(result):
+            if together:
+                deck.append(draw(place, restart_bags[place], restart=True))
+            elif chance.random() < shift.share:
+                name = draw(place, bags[place], restart=False)
+                if name in BLIND and deck[-1] in LEAVES_OPEN:
+                    bags[place].insert(0, name)
+                    name = "none"
+                deck.append(name)
+            else:
+                deck.append("none")
+    for deck in result:
+        deck.append("none")
+    return result
