@@ -41,7 +41,7 @@ from edge_agent.i18n import _
 
 VERBS = (
     "run", "check", "status", "trace", "unbound", "bind", "rebind", "unbind", "findings", "listen", "demo", "buffer",
-    "route", "deadletter", "schema", "version",
+    "route", "deadletter", "labels", "schema", "version",
 )  # fmt: skip
 DEFAULT_CONFIG = Path("/etc/edge-agent/config.yaml")
 

@@ -46,7 +46,7 @@ NOT_FOR_PEOPLE = re.compile(
     r"|expected the node content|NO READ|No response)"
 )
 _ERROR = re.compile(
-    r"(Error|Problem|Missing|Rejected|Refused|Lost|Unavailable|Corrupt|Displaced|Busy|Full|Isolated|NotRunning|UnknownDriver|Notice)$"
+    r"(Error|Problem|Missing|Rejected|Refused|Lost|Unavailable|Corrupt|Displaced|Busy|Full|Unread|Isolated|NotRunning|UnknownDriver|Notice)$"
 )
 _TEXT_NAMES = {"what", "hint", "reason", "torn", "text"}
 _TEXT_CALLS = {"add", "_report", "_stop", "refuse", "_error", "report", "note"}
