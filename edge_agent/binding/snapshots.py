@@ -44,11 +44,12 @@ class Watch:
     """Time passes: is a snapshot to be asked for? Answers {request, ...what status shows}."""
 
     source: str
+    ask: bool  # there is a way to ask
 
     def apply(self, floor: Floor, draft: Draft) -> dict[str, Any]:
         """Note the request, if there is one."""
         source = floor.holds.sources[self.source]
-        asks = source.ask(draft.at, f"{draft.log}.{self.source}.{source.asked_ever + 1}")
+        asks = self.ask and source.ask(draft.at, f"{draft.log}.{self.source}.{source.asked_ever + 1}")
         request = source.asked.request if asks and source.asked is not None else None
         return {"request": request} | _told(floor.holds, source, draft)
 
