@@ -6,12 +6,12 @@
          │             │               │                      │                │             │
          └─────────────┴───────────────┴──── each that is not: a reason ───────┴─────────────┴──────► block
 
-Every reason is looked for, so that a person sees all of them at once; the PLC gets the first. What this agent saw itself
-is in memory the moment it was appended, so nothing waits for a disk, a route or a network: results of this agent's own
-stations are ``live``. What others said is ``cached``, with its age. Beyond the station's ``max_age``, or after a gap in
-the decisions of the QMS, it is *stale*, and then the station's policy holds: ``fail_closed`` blocks on it, ``fail_open``
-lets pass what nothing else speaks against, and flags it. Holds that are not known at all (they could not be kept, or
-were lost with a damaged disk) block whatever the policy says: a held part never gets loose.
+Every reason is looked for, so that a person sees all of them at once; the PLC gets the first. What this agent saw
+itself is in memory the moment it was appended, so nothing waits for a disk, a route or a network: results of this
+agent's own stations are ``live``. What others said is ``cached``, with its age. Beyond the station's ``max_age``, or
+after a gap in the decisions of the QMS, it is *stale*, and then the station's policy holds: ``fail_closed`` blocks on
+it, ``fail_open`` lets pass what nothing else speaks against, and flags it. Holds that are not known at all (they could
+not be kept, or were lost with a damaged disk) block whatever the policy says: a held part never gets loose.
 
 A result of others that is missing blocks like one of our own, unless their line has been silent: then it may have been
 said and not heard, which is for the policy to decide.
@@ -77,6 +77,7 @@ class Entrant:
     serial: str | None
     attempt: int | None  # which this visit would be, from 1
     doubt: Reason | None = None
+    cycle: str | None = None  # the open cycle that says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,7 @@ class _Found:
     as_of_ns: list[int] = field(default_factory=list)
 
 
-def decide(
-    gate: Gate, floor: Floor, entrant: Entrant, objections: Iterable[tuple[str, str]], now: Instant
-) -> Decision:
+def decide(gate: Gate, floor: Floor, entrant: Entrant, objections: Iterable[tuple[str, str]], now: Instant) -> Decision:
     """Look at everything that ``gate`` asks for. ``objections``: what the station's parts have against it."""
     if entrant.doubt is not None or entrant.serial is None:
         doubt = entrant.doubt or Reason("not_identified", "nobody knows which unit is here")
@@ -192,7 +191,8 @@ def _previous(floor: Floor, gate: Gate, unit: Unit, step: str, now: Instant, fou
     if newest is None:
         here = any(station.plan.step == step for station in floor.stations.values())
         if not here and _silent(floor, gate, now):
-            found.stale.append(Reason("status_stale", f"nothing was heard of {serial} at {step}, and the line is silent"))
+            text = f"nothing was heard of {serial} at {step}, and those who would say it are silent"
+            found.stale.append(Reason("status_stale", text))
         elif unit.results or floor.status.of(serial):
             found.against.append(Reason("previous_missing", f"{serial} has no result of {step}"))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge_agent.binding.context import StationContext
+from edge_agent.binding.gatekeeper import Gatekeeper
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Station
 from edge_agent.binding.position import Floor, PositionLife
@@ -18,4 +19,6 @@ def parts_of(
     parts: list[Part] = []
     if any(position.out is not None for position in station.positions):
         parts.append(ScanOut(floor, positions.values()))
+    if station.gate is not None:
+        parts.append(Gatekeeper(floor, station, station.gate))
     return parts

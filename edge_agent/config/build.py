@@ -17,6 +17,7 @@ from edge_agent.binding.plan import (
     Characteristic,
     Context,
     Edge,
+    Gate,
     Handshake,
     Plan,
     Position,
@@ -27,6 +28,7 @@ from edge_agent.binding.plan import (
     TagRef,
 )
 from edge_agent.config.devices import Device, Known
+from edge_agent.config.gate import GateBuilder
 from edge_agent.config.labels import named_with, no_overlap_with
 from edge_agent.config.references import References
 from edge_agent.config.report import Path, Problems, nearest
@@ -54,6 +56,7 @@ def build_plan(
     built = [builder.build() for builder in builders]
     _no_sharing("scanner", [builder.scanners for builder in builders], problems)
     _no_sharing("ack", [builder.acks for builder in builders], problems)
+    _no_sharing("answer", [builder.answers for builder in builders], problems)
     uses = Counter(device for builder in builders for device in builder.refs.devices)
     whole = [
         _claiming_devices(station, builder.refs, {device for device in builder.refs.devices if uses[device] == 1})
@@ -82,6 +85,7 @@ class _StationBuilder:
     refs: References = field(init=False)
     path: Path = field(init=False)
     acks: dict[str, Path] = field(default_factory=dict)
+    answers: dict[str, Path] = field(default_factory=dict)  # what the gate writes
     scanners: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,7 +116,16 @@ class _StationBuilder:
             timeout_s=self.settings.cycle.timeout,
             min_s=self.settings.cycle.min_time,
             rules=self._rules(identity.labels, (*where, "labels"), "serial"),
+            gate=self._gate(),
         )
+
+    def _gate(self) -> Gate | None:
+        if self.settings.gate is None:
+            return None
+        builder = GateBuilder(self.refs, self.settings.positions, (*self.path, "gate"), self.problems)
+        gate = builder.build(self.settings.gate, scanned=self.settings.identity.when == "before")
+        self.answers = builder.answers
+        return gate
 
     def _position(self, number: int, context: tuple[Context, ...]) -> Position:
         end = self._end(number)

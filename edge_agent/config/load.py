@@ -17,12 +17,13 @@ from typing import Any
 from edge_agent.binding.plan import Plan
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.config.build import build_plan
+from edge_agent.config.by_position import Reported
 from edge_agent.config.devices import Device, Known, load_device
 from edge_agent.config.labels import build_labels
 from edge_agent.config.report import PLAIN_SECRET, SECRET_KEY, Problems, nearest, validate
 from edge_agent.config.report import Path as KeyPath
 from edge_agent.config.risks import find_risks
-from edge_agent.config.settings import NAME, NAME_HINT, AgentSettings, Reported, StationSettings
+from edge_agent.config.settings import NAME, NAME_HINT, AgentSettings, StationSettings
 from edge_agent.config.tree import Node, parse, read_text
 from edge_agent.driver import DriverSpec
 from edge_agent.errors import ConfigError, Problem

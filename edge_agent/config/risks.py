@@ -53,6 +53,9 @@ def find_risks(
 
 
 def _station(name: str, station: StationSettings, notes: Problems) -> None:
+    if station.gate is not None and station.gate.permit is not None:
+        what = "a permit bit says neither for whom nor for how long: it is no interlock"
+        notes.add(("stations", name, "gate", "permit"), what, "answer by number: exchange: {request: ..., answer: ...}")
     path = ("stations", name, "cycle")
     handshake = station.cycle.end.handshake
     if handshake is not None and handshake.counter is None:
