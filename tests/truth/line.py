@@ -5,9 +5,9 @@ record with the real projection into a database whose registry the binder asks: 
 database restores. Nothing is mocked but time and the wires.
 
 Everything happens in the order of one clock. A *script* is a generator: it yields seconds to wait, or something that
-all scripts of the PC wait for together (a barrier, a restart). A device answers one read after the other; what it says is
-``tags``, as the script's machine sets them. Records reach the database in groups, some ms late, as with a group commit; a
-crash loses the last group.
+all scripts of the PC wait for together (a barrier, a restart). A device answers one read after the other; what it
+says is ``tags``, as the script's machine sets them. Records reach the database in groups, some ms late, as with a
+group commit; a crash loses the last group.
 """
 
 from __future__ import annotations
@@ -235,7 +235,9 @@ class Line:
                 hook(group)
             started = self.mono_ns
             values, status = self._values(device, group)
-            self.after((end - started) / SECOND, lambda: self._deliver(device, group, started, values, status), agent=True)
+            self.after(
+                (end - started) / SECOND, lambda: self._deliver(device, group, started, values, status), agent=True
+            )
 
         self.after((free - self.mono_ns) / SECOND, begin, agent=True)
 

@@ -6,15 +6,16 @@ both. Nothing here is bent to what the binder happens to do.
 
 **What counts as the truth.** A unit is the label that it carries, since nothing else of it is ever seen.
 
-- *Swapped labels*: two units whose labels were exchanged are, from then on, what their labels say. Binding to the label as
-  read is right, and without a second witness no finding is possible. Where a second witness names the unit (a serial
-  in the PLC's data, a carrier's content, a key in a message) strategies that use it believe that one witness alone: one
-  way of identification a station, not a mixture.
-- *Two independent misses of one unit* leave no trace: neither scanned in nor out, or taken from its pallet unseen while another is put
-  there unseen. No rule can see that; each visit here suffers one disturbance, and the next visit another.
+- *Swapped labels*: two units whose labels were exchanged are, from then on, what their labels say. Binding to the
+  label as read is right, and without a second witness no finding is possible. Where a second witness names the unit
+  (a serial in the PLC's data, a carrier's content, a key in a message) strategies that use it believe that one
+  witness alone: one way of identification a station, not a mixture.
+- *Two independent misses of one unit* leave no trace: neither scanned in nor out, or taken from its pallet unseen
+  while another is put there unseen. No rule can see that; each visit here suffers one disturbance, and the next visit
+  another.
 - *A guess is wrong even when it hits*: where the table says ambiguous or orphan, a bound reading counts as misbound.
-- *A reading of nobody* (an empty place) in a unit's window is no wrong reading; one of another unit is. In an oven, a reading
-  taken after a unit left is not its own.
+- *A reading of nobody* (an empty place) in a unit's window is no wrong reading; one of another unit is. In an oven, a
+  reading taken after a unit left is not its own.
 
 **What must be known of it** (``work``): the reading that matters, i.e. the result where the station has one, else
 the readings while it was worked on.
@@ -31,11 +32,13 @@ person at the line would agree to. Everything else is a false finding.
 Decisions where the rules of the trade are silent, as a quality engineer would want them:
 
 - A scan that should have been and was not is ``skipped_scan``: in or out, carrier or unit, before or after the work.
-- A unit that is scanned and worked on by nobody (taken away) is closed as Aborted by the next scan, without a finding where
-  the next scan is the ordinary way to leave; where an out-reader is the way to leave, the missing exit is ``skipped_scan``.
-- Several units share an oven, so one that never came out leaves a window whose end nobody knows: ambiguous, ``cycle_timeout``.
-  In a place for one, the next scan ends it: what lies between is nobody's.
-- A pending late scan does not survive a restart as a binding: the scan may have been made in the dark, so what is read next may be another unit's.
+- A unit that is scanned and worked on by nobody (taken away) is closed as Aborted by the next scan, without a finding
+  where the next scan is the ordinary way to leave; where an out-reader is the way to leave, the missing exit is
+  ``skipped_scan``.
+- Several units share an oven, so one that never came out leaves a window whose end nobody knows: ambiguous,
+  ``cycle_timeout``. In a place for one, the next scan ends it: what lies between is nobody's.
+- A pending late scan does not survive a restart as a binding: the scan may have been made in the dark, so what is
+  read next may be another unit's.
 - A value that is missing makes a cycle incomplete; it casts no doubt on whose it is.
 - A material that may be of either reel is consumed from both, uncertain; naming one alone as certain is misbound.
 - A gate that permits what it must block is misbound, and one that blocks what it must permit is not bound.

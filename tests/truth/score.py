@@ -1,8 +1,8 @@
 """The score: the records of a PC, as a receiver has them, against the truth.
 
 From records alone: a sample lies in the windows of ``cycle_closed``, the newest binding of that cycle names the unit.
-What the simulator knows is used only to judge. A reading is wrong (*misbound*) if it is under a serial that is not its own,
-if a rule bound what the oracle says nobody can know, or if one result is in two cycles.
+What the simulator knows is used only to judge. A reading is wrong (*misbound*) if it is under a serial that is not
+its own, if a rule bound what the oracle says nobody can know, or if one result is in two cycles.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class Score:
         self.stations = list(stations)
         self.cells: dict[tuple[str, str], Tally] = defaultdict(Tally)
         self.cases: list[str] = []
-        self._by_token = {token: visit for station in self.stations for visit in station.visits for token in visit.tokens}
+        self._by_token = {
+            token: visit for station in self.stations for visit in station.visits for token in visit.tokens
+        }
         self._whose: dict[int, set[str]] = defaultdict(set)
         for station in self.stations:
             for visit in station.visits:
@@ -128,7 +130,7 @@ class Score:
                 samples = self.received.samples.get(source, [])
                 for first, last in ranges:
                     for place in range(bisect_left(samples, (first,)), bisect_left(samples, (last + 1,))):
-                        seq, _, tagset, values = samples[place]
+                        seq = samples[place][0]
                         for name in names:
                             self._hold(source, seq, name, (state, serial, cycle, body.get("attempt")), body)
 
@@ -176,7 +178,10 @@ class Score:
                 tally.misbound += 1
                 self._tell("misbound", visit, f"its result is in {len(cycles)} cycles")
         for reading in readings:
-            if any(first + SLACK_NS <= reading.mono_ns <= last - SLACK_NS for first, last in visit.dark) and not reading.made:
+            if (
+                any(first + SLACK_NS <= reading.mono_ns <= last - SLACK_NS for first, last in visit.dark)
+                and not reading.made
+            ):
                 self._dark(visit, reading, tally)
         for reading in owed:
             right = [one for one in reading.held if one[0] == "bound" and one[1] == visit.label]

@@ -36,6 +36,7 @@ class Shift:
     seed: str
     visits: int  # a station
     share: float  # of visits that are disturbed
+    first: tuple[str, ...] = ()  # disturbances that have to come
 
 
 def play(shift: Shift) -> Score:
@@ -78,7 +79,9 @@ def decks(kinds: tuple[type[Station], ...], shift: Shift, chance: random.Random)
     restarting = [RESTARTS | kind.waits for kind in kinds]
     cells = [[name for name in ORACLE[shift.strategy] if name not in kind.skips and name != "none"] for kind in kinds]
     all_restart = any(name in restarting[0] for name in cells[0])
-    restart_share = shift.share * sum(name in restarting[0] for name in cells[0]) / len(cells[0]) if all_restart else 0.0
+    restart_share = (
+        shift.share * sum(name in restarting[0] for name in cells[0]) / len(cells[0]) if all_restart else 0.0
+    )
     result: list[list[str]] = [["none"] for _ in kinds]
 
     def draw(place: int, bag: list[str], *, restart: bool) -> str:

@@ -1,7 +1,8 @@
 """Visits: what a unit really went through at a station, and the parts that the stations' scripts are made of.
 
-A PLC's tags whose names begin with ``load`` hold the *token* of what is in the place at that instant (0: nobody), those
-that begin with ``made`` the token of the unit that the result is of. The agent sees numbers; only the truth knows whose they are.
+A PLC's tags whose names begin with ``load`` hold the *token* of what is in the place at that instant (0: nobody),
+those that begin with ``made`` the token of the unit that the result is of. The agent sees numbers; only the truth
+knows whose they are.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Station:
 
     strategy: ClassVar[str]
     has_result: ClassVar[bool] = True
+    crowd: ClassVar[int] = 1  # units in a visit, about
     skips: ClassVar[set[str]] = set()
     waits: ClassVar[set[str]] = set()  # disturbances, beyond RESTARTS, that restart the agent
     settings: ClassVar[str]  # YAML of its devices, then "---", then of the station; {n} is its number
@@ -71,7 +73,9 @@ class Station:
 
     def sources(self) -> set[str]:
         """Who findings about this station are about: itself and its devices."""
-        return {self.name} | {name for name in self.line.devices if re.search(rf"[a-z]{self.number}($|[^0-9]|[0-9]$)", name)}
+        return {self.name} | {
+            name for name in self.line.devices if re.search(rf"[a-z]{self.number}($|[^0-9]|[0-9]$)", name)
+        }
 
     # --- the script ----------------------------------------------------------------------------------------------
 
@@ -158,7 +162,11 @@ class Handshaking:
         self.suffix = suffix
         self.acknowledged = acknowledged
         self.torn = 0
-        device.tags |= {self.suffixed("ready"): False, self.suffixed("ack"): False, self.suffixed("count"): chance.randrange(3, 50_000)}
+        device.tags |= {
+            self.suffixed("ready"): False,
+            self.suffixed("ack"): False,
+            self.suffixed("count"): chance.randrange(3, 50_000),
+        }
         device.tags |= {self.suffixed("made"): 0, self.suffixed("load"): 0, self.suffixed("force"): 12.0}
         device.on_write.append(self._written)
         device.on_read.append(self._reading)

@@ -83,7 +83,15 @@ class PlcSerial(Place):
 
     def beside(self, visit: Visit) -> Visit:
         """Another unit of the round: what strikes the whole result strikes it too, and is one finding."""
-        whole = {"torn_read", "restart", "plc_lost", "long_silence", "counter_jump", "counter_reset", "duplicate_message"}
+        whole = {
+            "torn_read",
+            "restart",
+            "plc_lost",
+            "long_silence",
+            "counter_jump",
+            "counter_reset",
+            "duplicate_message",
+        }
         other = self.unit(visit.disturbance if visit.disturbance in whole else "none")
         other.findings.clear()
         return other
@@ -158,6 +166,7 @@ class PositionMap(PlcSerial):
 
     strategy = "position_map"
     nests = 4
+    crowd = 4
     settings = _settings(4)
 
     def same_label(self, visit: Visit) -> Script:

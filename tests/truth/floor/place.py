@@ -6,6 +6,7 @@ Strategies say how a unit is announced, put in, finished and taken out; the dist
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from truth.line import Device
 from truth.visits import Handshaking, Restart, Script, Station, Visit
@@ -16,7 +17,7 @@ LOST_NS = 200_000_000  # two polls before a loss: what is read that late may not
 class Place(Station):
     """See the module docstring."""
 
-    waits = {"duplicate_message"}
+    waits: ClassVar[set[str]] = {"duplicate_message"}
     covered = True  # what is read during the work is the unit's
     device: Device
 

@@ -1,0 +1,131 @@
+"""Deliberate bugs in the binder, one at a time: each must turn the truth red, or the truth test proves nothing.
+
+    python tests/truth/mutants.py [--only NAME ...] [--seed N]
+
+Each is one change of the source in a copy of the package; the working tree is not touched. It names the strategies
+that are to see it, so that it takes seconds. A change that no longer fits the source is an error, not a pass. Red means:
+misbound, not bound, not found or falsely found, by the count of the truth test itself; a crash of the binder is no catch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+UNITS = 240  # a strategy
+LINE = re.compile(r"^truth: units=\d+ .*", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One bug: in ``file`` of edge_agent/binding, ``old`` becomes ``new``; ``seen_by`` these strategies."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    seen_by: str
+
+
+MUTANTS = (
+    Mutant(
+        "restart_is_no_gap", "binder.py",
+        '            life.interrupt(draft, since, "restart", "the line")\n',
+        "            pass\n",
+        "handshake",
+    ),
+    Mutant(
+        "end_after_a_gap_is_believed", "ends.py",
+        "        if cycle is None or cycle.suspended:\n            candidates = life.last",
+        "        if cycle is None:\n            candidates = life.last",
+        "handshake",
+    ),
+    Mutant(
+        "missed_results_are_ignored", "ends.py",
+        '        return None if certain else ("sequence_gap",',
+        '        return None if True else ("sequence_gap",',
+        "handshake",
+    ),
+    Mutant(
+        "torn_values_are_believed", "ends.py",
+        '        if ended.torn:\n            return "torn_read", ended.torn\n'
+        '        if ended.level and ended.counting is Counting.NONE:\n            return "gap", "without a counter it may have been recorded before"\n        return None',
+        "        return None",
+        "plc_serial,position_map",
+    ),
+    Mutant(
+        "doubles_are_recorded", "ends.py",
+        "        if ended.counting is Counting.DOUBLE:",
+        "        if ended.counting is None:",
+        "handshake,plc_serial",
+    ),
+    Mutant(
+        "one_serial_in_two_places", "ends.py",
+        "            disputed = other.name\n",
+        '            disputed = ""\n',
+        "handshake",
+    ),
+    Mutant(
+        "scan_does_not_wait_for_the_end_before", "station.py",
+        "        elif trigger.lost:\n",
+        "        elif True:\n",
+        "handshake",
+    ),
+)  # fmt: skip
+
+
+def catch(seed: int, processes: int) -> int:
+    """How many of the mutants turn the truth red."""
+    with ThreadPoolExecutor(processes) as pool:
+        return sum(pool.map(lambda mutant: caught(mutant, seed), MUTANTS))
+
+
+def caught(mutant: Mutant, seed: int) -> bool:
+    """Seed it and run its strategies."""
+    with tempfile.TemporaryDirectory(prefix="edge-agent-mutant-") as temporary:
+        copy = Path(temporary)
+        shutil.copytree(ROOT / "edge_agent", copy / "edge_agent", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "tests" / "truth", copy / "tests" / "truth", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        path = copy / "edge_agent" / "binding" / mutant.file
+        text = path.read_text()
+        if text.count(mutant.old) != 1:
+            raise SystemExit(f"{mutant.name}: its text stands {text.count(mutant.old)} times in {mutant.file}")
+        path.write_text(text.replace(mutant.old, mutant.new))
+        units = str(UNITS * len(mutant.seen_by.split(",")))
+        command = [
+            sys.executable, str(copy / "tests/truth/run.py"), "--units", units, "--seed", str(seed), "--processes", "1",
+            "--only", mutant.seen_by, "--no-mutants",
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": f"{copy}{os.pathsep}{ROOT / 'drivers'}"}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    said = LINE.search(done.stdout)
+    red = done.returncode == 1 and said is not None
+    print(
+        f"{mutant.name:<40} {'caught' if red else 'NOT CAUGHT'}: {said[0] if said else done.stderr[-600:]}", flush=True
+    )
+    return red
+
+
+def main() -> int:
+    """0 when every mutant was caught."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if not given.only or mutant.name in given.only]
+    return 0 if sum(caught(mutant, given.seed) for mutant in chosen) == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
