@@ -55,7 +55,9 @@ class Binder:
         self._log = log
         self._restored = restored
         self._stores = {source: GroupStore(policy) for source, policy in plan.stores.items()}
-        self._floor = Floor(log, config, Units(lookup), self._stores, lookup, holds=Holds(restored.holds))
+        self._floor = Floor(
+            log, config, Units(lookup), self._stores, lookup, holds=Holds(restored.holds), materials=restored.materials
+        )  # fmt: skip
         self._labels = plan.labels
         self._gap_ns = {source: int(gap_s * 1e9) for source, gap_s in plan.gap_s.items()}
         self._stations = {

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edge_agent.binding.completeness import Completeness
 from edge_agent.binding.context import StationContext
 from edge_agent.binding.gatekeeper import Gatekeeper
+from edge_agent.binding.genealogy import Components
+from edge_agent.binding.materials import Materials
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Station
 from edge_agent.binding.position import Floor, PositionLife
@@ -19,6 +22,11 @@ def parts_of(
     parts: list[Part] = []
     if any(position.out is not None for position in station.positions):
         parts.append(ScanOut(floor, positions.values()))
+    if station.needs.materials:
+        parts.append(Materials(floor, station, context))
+    if station.needs.components or station.needs.remove is not None:
+        parts.append(Components(floor, station))
+    parts.append(Completeness(floor, station, context))  # judges what the others say went in
     if station.gate is not None:
         parts.append(Gatekeeper(floor, station, station.gate))
     return parts

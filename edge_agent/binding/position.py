@@ -23,7 +23,7 @@ from edge_agent.binding.holds import Holds
 from edge_agent.binding.judge import Judgement, judge
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Characteristic, Position, Station
-from edge_agent.binding.state import Lookup, OpenCycle, StepResult
+from edge_agent.binding.state import ActiveMaterial, Lookup, OpenCycle, StepResult
 from edge_agent.binding.status import StatusCache
 from edge_agent.binding.storing import GroupStore
 from edge_agent.binding.trigger import Ended, Trigger
@@ -48,6 +48,7 @@ class Floor:
     stations: dict[str, StationLife] = field(default_factory=dict)
     holds: Holds = field(default_factory=Holds)
     status: StatusCache = field(init=False)  # of units, as others say it
+    materials: tuple[ActiveMaterial, ...] = ()  # that were loaded when the last log ended
     where: dict[str, list[PositionLife]] = field(default_factory=dict)  # serial -> positions with its cycle open
 
     def __post_init__(self) -> None:

@@ -30,6 +30,9 @@ class Unit:
     parent: Installed | None = None  # what it is built into
     lots: set[str] = field(default_factory=set)  # that went into it, through its components too
     packages: set[str] = field(default_factory=set)  # the same
+    own_lots: set[str] | None = field(default_factory=set)  # not through components; None: not told apart
+    own_packages: set[str] | None = field(default_factory=set)
+    children: dict[str, Installed] | None = None  # unit -> what is in this one now; None: not asked for yet
 
     def attempt(self, step: str) -> int:
         """Count one more cycle at ``step``; returns its attempt number, from 1."""
@@ -54,7 +57,11 @@ class Units:
         serial = identifiers[kind]
         unit = self.find(serial, kind)
         if unit is None:
-            unit = Unit(draft.next_id, serial, kind, identifiers=dict(identifiers))
+            unit = Unit(draft.next_id, serial, kind, identifiers=dict(identifiers), children={})
+            for name, sets in (("lot", (unit.lots, unit.own_lots)), ("package", (unit.packages, unit.own_packages))):
+                for one in sets if name in identifiers else ():
+                    assert one is not None, "a new unit is told apart"
+                    one.add(identifiers[name])
             for name in sorted(identifiers, key=lambda one: (one != kind, one)):
                 body = {"unit": unit.unit, "op": "add", "kind": name, "value": identifiers[name], "evidence": evidence}
                 draft.add(Kind.IDENTIFIER, station, body)
@@ -79,7 +86,7 @@ class Units:
             return None
         unit = Unit(
             known.unit, serial, kind, dict(known.attempts), dict(known.results), dict(known.identifiers), known.parent,
-            set(known.lots), set(known.packages),
+            set(known.lots), set(known.packages), _own(known.own_lots), _own(known.own_packages),
         )  # fmt: skip
         self._remember(unit)
         return unit
@@ -89,3 +96,7 @@ class Units:
         self._recent.move_to_end(unit.serial)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
+
+
+def _own(known: frozenset[str] | None) -> set[str] | None:
+    return None if known is None else set(known)
