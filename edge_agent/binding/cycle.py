@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_agent.binding.state import StepResult
 from edge_agent.binding.units import Unit
 from edge_agent.model import BindingState, Instant, Sample, Value
 
@@ -113,6 +114,10 @@ class Cycle:
     numbers: deque[tuple[int, Value]] = field(default_factory=lambda: deque(maxlen=_NUMBERS))  # (mono, cycle number)
     resumed_by: str | None = None
     confirmed: Instant | None = None  # when the tag it was resumed on last agreed
+    doubt: tuple[str, str] | None = None  # (rule, reason): why its result may not be that of whoever is scanned
+    fired_mono_ns: int = 0  # when its end was seen
+    remarks: dict[str, Any] = field(default_factory=dict)  # more items of the context it closes with
+    done: StepResult | None = None  # once it is closed: what it came to
 
     @property
     def suspended(self) -> bool:

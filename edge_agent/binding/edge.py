@@ -18,7 +18,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from edge_agent.binding.draft import Draft
-from edge_agent.binding.plan import Edge
+from edge_agent.binding.plan import Edge, TagRef
 from edge_agent.binding.trigger import ASK_AGAIN_NS, Ended, device_of
 from edge_agent.model import Instant, Sample
 
@@ -33,7 +33,7 @@ class EdgeTrigger:
     """See the module docstring."""
 
     def __init__(self, plan: Edge) -> None:
-        self.tag = plan.tag
+        self.tag: TagRef | None = plan.tag
         self.watched = plan.tag.group
         self.read = plan.read
         self.devices = frozenset({device_of(plan.tag.group)} | ({device_of(plan.read)} if plan.read else set()))

@@ -44,7 +44,9 @@ class Ends:
         self._report_end(lives, ended, draft)
         serials = [plc_text(self._serial_value(life, ended)) for life in lives]
         for life, serial in zip(lives, serials, strict=True):
-            if self._plan.identity == "in_data":
+            if self._plan.identity == "after":
+                self._end_anonymous(life, ended, draft)
+            elif self._plan.identity == "in_data":
                 self._end_in_data(life, ended, serial, serials.count(serial) > 1, draft)
             else:
                 self._end_scanned(trigger, life, ended, draft)
@@ -53,6 +55,11 @@ class Ends:
         """Acknowledged again, not recorded. A counter that never moves would lose every result: say so."""
         for life in lives:
             life.counts["doubles"] += 1
+        if ended.by == "message":
+            if ended.torn:
+                text = f"{lives[0].name}: the message {ended.torn}; the first one stands"
+                report(draft, self._plan.name, "duplicate_message", text, evidence=ended.evidence)
+            return
         self._doubles[trigger] = 0 if ended.level else self._doubles.get(trigger, 0) + 1
         if self._doubles[trigger] == DOUBLES_IN_A_ROW:
             report(
@@ -155,7 +162,8 @@ class Ends:
         candidates: Sequence[dict[str, str]], draft: Draft,
     ) -> None:  # fmt: skip
         """An end that no open cycle may claim: a cycle of its own."""
-        life.open(draft, _opened_by(ended), None, ended.evidence)
+        if life.cycle is None:
+            life.open(draft, _opened_by(ended), None, ended.evidence)
         cycle = life.cycle
         life.bind(draft, state, rule, ended.evidence, reason=reason, candidates=candidates)
         life.close(draft, ended.by, draft.at, judged=True, result=ended, evidence=ended.evidence)
@@ -165,6 +173,35 @@ class Ends:
                 cycle=cycle.id, position=life.plan.number,
             )  # fmt: skip
 
+    # --- units that are scanned afterwards ---------------------------------------------------------------------
+
+    def _end_anonymous(self, life: PositionLife, ended: Ended, draft: Draft) -> None:
+        """The end of a unit that a scan is still to name (:mod:`edge_agent.binding.late`)."""
+        if life.cycle is not None and life.cycle.suspended:
+            life.close_interrupted(draft)
+        at = ended.fired_at
+        if life.cycle is None:
+            life.open(draft, _opened_by(ended), None, ended.evidence)
+            life.bind(draft, BindingState.PENDING, "after", ended.evidence)
+            at = draft.at
+        cycle = life.cycle
+        assert cycle is not None, "it was opened"
+        cycle.fired_mono_ns = ended.fired_at.mono_ns
+        cycle.doubt = self._doubt_anonymous(ended)
+        life.close(draft, ended.by, at, judged=True, result=ended, evidence=ended.evidence)
+
+    def _doubt_anonymous(self, ended: Ended) -> tuple[str, str] | None:
+        """Why this result may not be the scanned unit's, though no other waits."""
+        if ended.torn:
+            return "torn_read", ended.torn
+        if ended.level:
+            return "gap", "it ended while nobody watched"
+        if ended.counting is Counting.JUMP:
+            return "sequence_gap", f"{ended.missing} results before it were never seen"
+        if ended.counting is Counting.RESET and (ended.counter or 0) > 1:
+            return "sequence_gap", "the PLC's counter began anew, and results were missed"
+        return None
+
     # --- serials that the PLC names ----------------------------------------------------------------------------
 
     def _serial_value(self, life: PositionLife, ended: Ended) -> Any:
@@ -173,17 +210,20 @@ class Ends:
 
     def _end_in_data(self, life: PositionLife, ended: Ended, text: str, twice: bool, draft: Draft) -> None:
         """The result names its unit. An empty serial is an empty nest; an unreadable one is an orphan."""
-        if life.cycle is not None:  # left open by an earlier config
+        begun = life.cycle is not None and life.cycle.opened_by == "start" and not life.cycle.suspended
+        if life.cycle is not None and not begun:  # interrupted, or left open by an earlier config
             life.interrupt(draft, draft.at, "config", self._plan.name)
             life.close_interrupted(draft)
         tag, sample = life.plan.serial, ended.sample
         unreadable = sample is None or tag is None or (tag.index in (sample.status or {}))
-        if not text and not unreadable:
+        if not text and not unreadable and not begun and (ended.by != "message" or len(self._plan.positions) > 1):
             life.counts["empty"] += 1
             return
         identifiers = identify(text, self._plan.pattern)
-        if unreadable or identifiers is None:
+        stranger = identifiers is not None and self._plan.known and not self._floor.heard_of(identifiers["serial"])
+        if unreadable or identifiers is None or stranger:
             code, why = ("missing_field", "could not be read") if unreadable else ("unmatched_scan", "is no serial")
+            why = "was never seen by any step" if stranger else why
             self._orphan(life, ended, "in_data", f"the serial {text!r} {why}", BindingState.ORPHAN, (), draft)
             where = tag.name if tag else life.name
             report(
@@ -206,13 +246,18 @@ class Ends:
             )  # fmt: skip
         doubt = self._doubt_in_data(ended, disputed)
         unit = self._floor.units.know(draft, self._plan.name, identifiers, list(ended.evidence))
-        life.open(draft, _opened_by(ended), unit, ended.evidence, attempt=doubt is None)
+        at = draft.at
+        if life.cycle is None:
+            life.open(draft, _opened_by(ended), unit, ended.evidence, attempt=doubt is None)
+        else:
+            life.assign(unit)
+            at = ended.fired_at
         if doubt is None:
             life.bind(draft, BindingState.BOUND, "in_data", ended.evidence)
         else:
             rule, reason = doubt
             life.bind(draft, BindingState.AMBIGUOUS, rule, ended.evidence, reason=reason)
-        life.close(draft, ended.by, draft.at, judged=True, result=ended, evidence=ended.evidence)
+        life.close(draft, ended.by, at, judged=True, result=ended, evidence=ended.evidence)
 
     def _doubt_in_data(self, ended: Ended, disputed: str) -> tuple[str, str] | None:
         """The data names the unit, so a missed result does not matter; torn data, and a possible double, do."""
@@ -226,7 +271,7 @@ class Ends:
 
 
 def _opened_by(ended: Ended) -> str:
-    return "level" if ended.level else "ready" if ended.by == "handshake" else "edge"
+    return "level" if ended.level else "ready" if ended.by == "handshake" else ended.by
 
 
 def leave_elsewhere(floor: Floor, life: PositionLife, serial: str, at: Instant, seq: int, draft: Draft) -> str:

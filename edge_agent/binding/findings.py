@@ -29,6 +29,8 @@ SEVERITY = {
     "cycle_timeout": "warning",
     "clock_step": "warning",
     "duplicate_agent": "error",
+    "duplicate_message": "error",
+    "retest_limit": "warning",
     "gate_blocked": "warning",
     "gate_unanswered": "warning",
     "gate_open": "error",

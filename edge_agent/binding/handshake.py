@@ -28,7 +28,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from edge_agent.binding.draft import Draft
-from edge_agent.binding.plan import Handshake
+from edge_agent.binding.plan import Handshake, TagRef
 from edge_agent.binding.trigger import ASK_AGAIN_NS, Counting, Ended, device_of
 from edge_agent.model import Instant, Sample, Value
 
@@ -66,7 +66,7 @@ class HandshakeTrigger:
     """See the module docstring. ``peers``: other handshakes of the station that write the same ack."""
 
     def __init__(self, plan: Handshake, committed: int | None, epoch: int) -> None:
-        self.tag = plan.ready
+        self.tag: TagRef | None = plan.ready
         self.watched = plan.ready.group
         self.read: str | None = plan.read
         names = {plan.ready.group, plan.read, plan.ack} | ({plan.counter.group} if plan.counter else set())

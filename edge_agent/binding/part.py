@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.binding.draft import Draft
-from edge_agent.binding.plan import Characteristic
+from edge_agent.binding.plan import Characteristic, TagRef
 from edge_agent.binding.seen import Seen
 from edge_agent.model import Instant, Sample
 
@@ -39,6 +39,10 @@ class Part:
         """Every "device.group" whose samples ``observe`` wants."""
         return set()
 
+    def delimiting(self) -> list[TagRef]:
+        """The tags that delimit the station's cycles: their silence, and their device's loss, is a gap of all of them."""
+        return []
+
     def scanners(self) -> set[str]:
         """Every device whose scans may concern this part."""
         return set()
@@ -52,6 +56,9 @@ class Part:
 
     def observe(self, sample: Sample, seq: int, draft: Draft) -> None:
         """Take a sample of a watched group, before the triggers do."""
+
+    def settled(self, sample: Sample, seq: int, draft: Draft) -> None:
+        """Take any sample that the station watches, after the triggers did: ends that it shows are settled."""
 
     def opened(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         """A cycle opened; its first binding is said."""
@@ -78,6 +85,9 @@ class Part:
 
     def closed(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         """Just after ``cycle_closed``; the position is free."""
+
+    def named(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """A late scan named the unit of a closed cycle."""
 
     def decided(self, cycle: str) -> None:
         """A person said whose this closed cycle is: nothing here waits for it any more."""

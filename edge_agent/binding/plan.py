@@ -71,6 +71,32 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """Each sample of ``read`` is one complete result, as a tester sends it."""
+
+    read: str  # "device.group"
+    key: TagRef | None  # in it: names the test; the same key is the same message
+    repeat_s: float  # without a key: the same words within this time are the same message
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Barcodes with which an operator enters the result. ``scanners``: position -> reader."""
+
+    scanners: Mapping[int, str]
+    rules: frozenset[str]  # label rules that read them
+    operator: bool  # only with an operator in the context
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """How often a unit may come to the step."""
+
+    most: int
+    flag: bool  # one more is a finding
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """Evidence, beyond a re-scan, on which an interrupted cycle may go on. All optional, none by default.
 
@@ -89,12 +115,13 @@ class Position:
     number: int
     scanner: str | None  # device that identifies here (identity "before")
     serial: TagRef | None  # tag that names the unit (identity "in_data")
-    end: Handshake | Edge | None  # None: only the next scan or the time-out ends a cycle
+    end: Handshake | Edge | Message | None  # None: only scans and the time-out end a cycle
     collect: tuple[Characteristic, ...]
     result: ResultRule | None
     resume: Resume
     claims: Mapping[str, tuple[str, ...]]  # "device.group" -> names of the tags whose readings are this position's
     out: str | None = None  # device that scans the unit when it leaves; ``end`` is None then
+    start: Edge | None = None  # the edge that opens a cycle whose unit is not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +170,7 @@ class Station:
 
     name: str
     step: str
-    identity: Literal["before", "in_data"]
+    identity: Literal["before", "in_data", "after"]
     pattern: re.Pattern[str] | None  # named group ``serial``; more groups become further identifiers
     positions: tuple[Position, ...]
     context: tuple[Context, ...]
@@ -151,6 +178,10 @@ class Station:
     timeout_s: float  # an open cycle without an end is closed as Aborted after this
     min_s: float  # an end sooner than this after the scan is not this unit's: ambiguous
     rules: frozenset[str] = frozenset()  # label rules that name a unit here, instead of ``pattern``
+    max_wait_s: float = 30.0  # identity "after": a scan later than this after the end is not this unit's
+    known: bool = False  # a serial that no step ever saw names no unit: it was misread or mistyped
+    commands: Commands | None = None
+    attempts: Attempts | None = None
     of: str = "serial"  # the identifier that names a unit here: serial, lot; carrier: the units on it
     carrying: Carrying | None = None
     slot: Slot | None = None  # identity by the place in a register, instead of a scan here

@@ -32,7 +32,7 @@ class Counting(StrEnum):
 class Ended:
     """A trigger fired and its result was read, or could not be had."""
 
-    by: str  # closed_by: handshake, edge
+    by: str  # closed_by: handshake, edge, message
     level: bool  # found standing after a gap; nobody saw it rise
     fired_at: Instant  # end of the read that showed it
     sample: Sample | None  # the result
@@ -48,7 +48,7 @@ class Ended:
 class Trigger(Protocol):
     """The handshake or the edge of one or more positions of a station."""
 
-    tag: TagRef  # the one that fires
+    tag: TagRef | None  # the one that fires; None: it speaks by itself, its silence says nothing
     watched: str  # its "device.group"
     read: str | None  # "device.group" of the result; only what the trigger asks for is a cycle's
     devices: frozenset[str]
