@@ -18,6 +18,7 @@ from edge_agent.binding.action import Action
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
 from edge_agent.binding.holds import Holds
+from edge_agent.binding.late import give_up_pending
 from edge_agent.binding.part import Part, ScanAt
 from edge_agent.binding.plan import Plan, StorePolicy, TagRef
 from edge_agent.binding.position import Floor, PositionLife
@@ -93,6 +94,7 @@ class Binder:
             station.context.restore({name: dict(item) for name, item in old.context.items()})
             life.restore(old, now)
             life.interrupt(draft, since, "restart", "the line")
+        give_up_pending(draft, since, self._restored.pending)
         for station in self._stations.values():
             for part in station.parts:
                 part.start(draft)
@@ -243,8 +245,7 @@ class Binder:
         """``device`` was (re)connected and can be written."""
         draft = Draft(self._log, now, seq)
         for station in self._stations.values():
-            for part in station.parts:
-                part.device_opened(device, draft)
+            station.on_open(device, draft)
         return Outcome(draft.records, draft.effects)
 
     def on_tick(self, now: Instant, seq: int) -> Outcome:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edge_agent.binding.attempts import AttemptLimit
+from edge_agent.binding.commands import OperatorCommands
 from edge_agent.binding.completeness import Completeness
 from edge_agent.binding.context import StationContext
 from edge_agent.binding.gatekeeper import Gatekeeper
+from edge_agent.binding.genealogy import Components
+from edge_agent.binding.late import LateScans
+from edge_agent.binding.materials import Materials
 from edge_agent.binding.genealogy import Components
 from edge_agent.binding.materials import Materials
 from edge_agent.binding.part import Part
@@ -20,12 +25,25 @@ def parts_of(
 ) -> list[Part]:
     """The parts that the station's plan asks for."""
     parts: list[Part] = []
+    if station.commands is not None:
+        parts.append(OperatorCommands(station.commands, context, positions))
     if any(position.out is not None for position in station.positions):
         parts.append(ScanOut(floor, positions.values()))
     if station.needs.materials:
         parts.append(Materials(floor, station, context))
     if station.needs.components or station.needs.remove is not None:
         parts.append(Components(floor, station))
+    parts.append(Completeness(floor, station, context))  # judges what the others say went in
+    if station.needs.materials:
+        parts.append(Materials(floor, station, context))
+    if station.needs.components or station.needs.remove is not None:
+        parts.append(Components(floor, station))
+    if station.identity == "after":
+        readers = dict.fromkeys(position.scanner for position in station.positions if position.scanner is not None)
+        for reader in readers:
+            parts.append(LateScans(floor, reader, [one for one in positions.values() if one.plan.scanner == reader]))
+    if station.attempts is not None:
+        parts.append(AttemptLimit(station.attempts))
     parts.append(Completeness(floor, station, context))  # judges what the others say went in
     if station.gate is not None:
         parts.append(Gatekeeper(floor, station, station.gate))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.binding.context import StationContext
+from edge_agent.binding.carriers import Carriers
 from edge_agent.binding.cycle import Cycle, Window
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
@@ -31,6 +32,7 @@ from edge_agent.binding.units import Unit, Units
 from edge_agent.model import BindingState, Instant, Kind, Result, Sample, Value
 
 if TYPE_CHECKING:
+    from edge_agent.binding.shift import Shift
     from edge_agent.binding.station import StationLife
 
 CYCLE_NUMBER = "cycle_number"  # the context item that carries resume.cycle_number over a restart
@@ -50,21 +52,39 @@ class Floor:
     status: StatusCache = field(init=False)  # of units, as others say it
     materials: tuple[ActiveMaterial, ...] = ()  # that were loaded when the last log ended
     where: dict[str, list[PositionLife]] = field(default_factory=dict)  # serial -> positions with its cycle open
+    carriers: Carriers = field(init=False)
+    registers: dict[str, Shift] = field(default_factory=dict)  # by name
+    dark_ns: int = 0  # how long nobody watched before this start
 
     def __post_init__(self) -> None:
         self.status = StatusCache(self.lookup)
+        self.carriers = Carriers(self.lookup, self.units)
+
+    def heard_of(self, serial: str, kind: str = "serial") -> bool:
+        """Whether any step, here or elsewhere, ever saw this unit."""
+        return self.units.find(serial, kind) is not None or bool(self.status.of(serial))
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A scan that waits for the ending tag to be read."""
+    """A scan (or a carrier's, or a step of a register) that waits for the ending tag to be read."""
 
-    identifiers: dict[str, str]
+    identifiers: dict[str, str]  # of the unit; without its name: nobody is here, as far as is known
     at: Instant
     seq: int
-    blind: bool  # the PLC had not been seen when it came
+    blind: bool = False  # the PLC had not been seen when it came
     fresh: bool = False  # a read that began after the scan has shown the tag
     away: str = ""  # the device that was lost while it waited, or silent until just before: who was there was not seen
+    rule: str = "scan"  # or carrier, register
+    doubt: str = ""  # why nobody can tell which of ``candidates`` is here; nobody is named then
+    candidates: tuple[dict[str, str], ...] = ()
+    evidence: tuple[int, ...] = ()  # beside ``seq``
+    left: Instant | None = None  # until then the unit before was surely here; None: until ``at``
+
+    @property
+    def name(self) -> str:
+        """The serial or lot, for texts."""
+        return self.identifiers.get("serial") or self.identifiers.get("lot") or "nobody known"
 
 
 class PositionLife:
@@ -129,7 +149,8 @@ class PositionLife:
 
     def restore(self, old: OpenCycle, now: Instant) -> None:
         """Take over a cycle that was open when the last log ended. It starts interrupted; so does its time-out."""
-        unit = self._floor.units.restored(old.unit, old.serial) if old.unit and old.serial else None
+        kind = "lot" if self.station.of == "lot" else "serial"
+        unit = self._floor.units.restored(old.unit, old.serial, kind) if old.unit and old.serial else None
         state = BindingState(old.binding_state or (BindingState.BOUND if unit else BindingState.PENDING))
         cycle = Cycle(
             id=old.cycle,
@@ -249,6 +270,9 @@ class PositionLife:
     ) -> None:  # fmt: skip
         """Close the open cycle as of ``ended``. Not ``judged``: Aborted, whatever was collected."""
         cycle = self._open_cycle()
+        if cycle.state is BindingState.PENDING and not judged:
+            reason = "its end was not seen, so no scan can be this unit's"
+            self.bind(draft, BindingState.ORPHAN, closed_by, evidence, reason=reason)
         if not cycle.suspended:
             cycle.trim(ended.mono_ns)
         samples = {source: window.latest for source, window in cycle.windows.items()}
@@ -273,9 +297,9 @@ class PositionLife:
         self.counts[cycle.state.value] += 1
         self.last = None if cycle.unit is None else {"unit": cycle.unit.unit, "serial": cycle.unit.serial}
         self._leave(cycle)
+        cycle.done = StepResult(judgement.result.value, body["complete"], ended.at_ns, cycle.id, "")
         if cycle.state is BindingState.BOUND and cycle.unit is not None:
-            done = StepResult(judgement.result.value, body["complete"], ended.at_ns, cycle.id, "")
-            cycle.unit.results[self.station.step] = done
+            cycle.unit.results[self.station.step] = cycle.done
         if judged:
             self._report_judgement(draft, cycle, judgement, evidence)
         for part in self.parts:
@@ -300,7 +324,7 @@ class PositionLife:
             "completeness": _completeness(judgement, judged),
             "suspect": judgement.suspect,
             "collected": judgement.collected,
-            "context": self._context.snapshot(),
+            "context": self._context.snapshot() | cycle.remarks,
         }
         if result is not None and result.counter is not None:
             body |= {"counter": result.counter, "epoch": result.epoch}

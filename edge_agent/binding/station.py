@@ -23,12 +23,14 @@ from edge_agent.binding.edge import EdgeTrigger
 from edge_agent.binding.ends import Ends, leave_elsewhere
 from edge_agent.binding.findings import report
 from edge_agent.binding.handshake import HandshakeTrigger
+from edge_agent.binding.message import MessageTrigger
 from edge_agent.binding.part import Part
 from edge_agent.binding.parts import parts_of
-from edge_agent.binding.plan import Edge, Handshake, Position, Station, TagRef
+from edge_agent.binding.plan import Edge, Handshake, Message, Position, Station, TagRef
 from edge_agent.binding.position import Floor, PositionLife, Waiting
 from edge_agent.binding.scan_out import displace
 from edge_agent.binding.seen import Reads, Seen
+from edge_agent.binding.starts import Start
 from edge_agent.binding.trigger import Trigger, device_of
 from edge_agent.model import BindingState, Instant, Sample
 
@@ -57,6 +59,11 @@ class StationLife:
             self.positions |= {life.plan.number: life for life in lives}
             if trigger is not None:
                 self._triggers.append((trigger, lives))
+        self._starts = [
+            Start(EdgeTrigger(start), [life for life in self.positions.values() if life.plan.start == start])
+            for start in dict.fromkeys(one.start for one in plan.positions if one.start is not None)
+        ]
+        self._blinding = {life: _blinding(plan, life) for life in self.positions.values()}
         handshakes = [trigger for trigger, _ in self._triggers if isinstance(trigger, HandshakeTrigger)]
         for one in handshakes:
             one.peers = [other for other in handshakes if other is not one and other.plan.ack == one.plan.ack]
@@ -85,13 +92,20 @@ class StationLife:
             end = position.end
             if isinstance(end, Handshake):
                 found |= {end.ready.group, end.read} | ({end.counter.group} if end.counter else set())
-            elif end is not None:
+            elif isinstance(end, Edge):
                 found |= {end.tag.group} | ({end.read} if end.read else set())
+            elif end is not None:
+                found.add(end.read)
+            found |= {position.start.tag.group} if position.start is not None else set()
         return found
 
     def delimiting(self) -> list[TagRef]:
         """The tags that end cycles: silence of one of them is an observation gap."""
-        return [trigger.tag for trigger, _ in self._triggers]
+        return [trigger.tag for trigger, _ in self._delimiters() if trigger.tag is not None]
+
+    def _delimiters(self) -> list[tuple[Trigger, list[PositionLife]]]:
+        """What ends cycles, and what starts them."""
+        return [*self._triggers, *((start.trigger, start.lives) for start in self._starts)]
 
     # --- samples -----------------------------------------------------------------------------------------------
 
@@ -109,6 +123,10 @@ class StationLife:
             for life in lives:
                 self._remember_counter(trigger, life)
                 self._let_in(trigger, life, sample, seq, draft)
+        for start in self._starts:
+            start.observe(sample, seq, draft)
+        for part in self.parts:
+            part.settled(sample, seq, draft)
 
     def _remember_counter(self, trigger: Trigger, life: PositionLife) -> None:
         """What the counter showed when the unit was here and its result was not: the result must be the next."""
@@ -120,7 +138,7 @@ class StationLife:
         """Scans that waited at this position, in their order, once the unit before is settled."""
         waiting = life.waiting
         for scan in waiting:
-            if trigger.tag.shown_by(sample) and sample.started_mono_ns >= scan.at.mono_ns:
+            if trigger.tag is not None and trigger.tag.shown_by(sample) and sample.started_mono_ns >= scan.at.mono_ns:
                 scan.fresh = scan.fresh or not trigger.unknown
         while waiting and waiting[0].fresh and not trigger.busy:
             scan = waiting.popleft()
@@ -149,7 +167,7 @@ class StationLife:
         scan = Waiting(identifiers, at, seq, blind=trigger is not None and trigger.unknown)
         if trigger is not None and life.stalled is not None and at.mono_ns - life.stalled.mono_ns < QUEUED_NS:
             scan.away = device_of(trigger.watched)
-        if trigger is None:
+        if trigger is None or (trigger.tag is None and not trigger.lost):
             self._take_effect(life, scan, draft, (seq,), "")
         elif trigger.lost:
             self._take_effect(life, scan, draft, (seq,), device_of(trigger.watched))
@@ -202,21 +220,30 @@ class StationLife:
             part.gap(device, since, draft)
         interrupted = 0
         for life in self.positions.values():
-            trigger = life.trigger
-            if device in (life.plan.scanner, life.plan.out) or (trigger is not None and device in trigger.devices):
+            if device in self._blinding[life]:
                 interrupted += self._blind(life, since, cause, device, draft)
             for scan in life.waiting if device == life.plan.scanner else ():
                 scan.away = device
-        for trigger, lives in self._triggers:
+        for trigger, lives in self._delimiters():
             if device in trigger.devices:
                 self._trigger_gap(trigger, lives, cause, draft)
         return interrupted
 
+    def on_open(self, device: str, draft: Draft) -> None:
+        """``device`` was (re)connected. Of one that speaks by itself nothing more is to be seen until it does."""
+        for trigger, _ in self._triggers:
+            if trigger.tag is None and device in trigger.devices:
+                trigger.lost = False
+        for part in self.parts:
+            part.device_opened(device, draft)
+
     def on_silence(self, tag: TagRef, since: Instant, draft: Draft) -> int:
         """A delimiting tag was not seen for too long. Returns how many cycles it interrupted."""
         interrupted = 0
-        for trigger, lives in self._triggers:
+        for trigger, lives in self._delimiters():
             if trigger.tag == tag:
+                for part in self.parts:
+                    part.gap(device_of(tag.group), since, draft)
                 interrupted += sum(self._blind(life, since, "stall", device_of(tag.group), draft) for life in lives)
                 self._trigger_gap(trigger, lives, "stall", draft)
                 for life in lives:
@@ -231,6 +258,8 @@ class StationLife:
     def _trigger_gap(self, trigger: Trigger, lives: Iterable[PositionLife], cause: str, draft: Draft) -> None:
         """Back to ``unknown``; scans that waited for it open interrupted."""
         trigger.gap(draft.at)
+        for start in self._starts:
+            start.forget()
         trigger.lost = trigger.lost or cause == "lost"
         for life in lives:
             self._give_up_waiting(life, draft)
@@ -276,21 +305,31 @@ class StationLife:
         return shown
 
 
-def _by_end(positions: Iterable[Position]) -> dict[Handshake | Edge | None, list[Position]]:
+def _blinding(station: Station, life: PositionLife) -> frozenset[str]:
+    """The devices without which nobody sees another unit take this one's place."""
+    plan, trigger = life.plan, life.trigger
+    readers = {plan.scanner, plan.out} if station.identity == "before" else set()
+    found = {reader for reader in readers if reader is not None} | (trigger.devices if trigger is not None else set())
+    return frozenset(found | ({device_of(plan.start.tag.group)} if plan.start is not None else set()))
+
+
+def _by_end(positions: Iterable[Position]) -> dict[Handshake | Edge | Message | None, list[Position]]:
     """Positions that share one way to end share its trigger: one edge, one read, one acknowledge."""
-    found: dict[Handshake | Edge | None, list[Position]] = {}
+    found: dict[Handshake | Edge | Message | None, list[Position]] = {}
     for position in positions:
         found.setdefault(position.end, []).append(position)
     return found
 
 
 def _trigger(
-    station: str, end: Handshake | Edge | None, members: Iterable[Position], counters: Counters
+    station: str, end: Handshake | Edge | Message | None, members: Iterable[Position], counters: Counters
 ) -> Trigger | None:
     if end is None:
         return None
     if isinstance(end, Edge):
         return EdgeTrigger(end)
+    if isinstance(end, Message):
+        return MessageTrigger(end)
     known = [counters[key] for key in ((station, position.number) for position in members) if key in counters]
     half = 1 << (end.counter_bits - 1)
     counter: int | None = None
