@@ -117,6 +117,7 @@ class Buffer:
             if record.kind not in _QUIET:
                 hurry = True
                 self._registry.appended(seq, record)
+                self.upkeep.witness_due |= record.kind is Kind.HOLD_ACK
             seq += 1
         if not entries:
             return seq - 1
@@ -363,8 +364,13 @@ class Buffer:
 
     @property
     def holds_known(self) -> bool:
-        """Whether all is known that may hold a unit: False while the registry of a damaged file is not here."""
-        return self.salvage is None or self.salvage.registry_known
+        """Whether all is known that may hold a unit.
+
+        False while the registry of a damaged file is not here, and from then on if a hold may have been lost with it:
+        until an ``audit`` {action: holds_confirmed} says that somebody who knows has told them all again.
+        """
+        is_here = self.salvage is None or self.salvage.registry_known
+        return is_here and not self._registry.doubts("holds")
 
     def begin_salvage(self, directories: Sequence[Path]) -> None:
         """Take over what these hold, as part of ``maintain``. Before anything else uses the buffer."""

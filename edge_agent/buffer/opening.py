@@ -184,6 +184,8 @@ def _notice_lost_tail(connection: sqlite3.Connection, seen: witness.Witness | No
         return
     connection.execute("BEGIN IMMEDIATE")
     salvage.restore(connection, seen)
+    if not seen.knows_holds:
+        salvage.doubt(connection)
     connection.execute("COMMIT")
     if loss.reason == "start":
         loss.reason = "lost_tail"

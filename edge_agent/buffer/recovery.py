@@ -43,6 +43,11 @@ INDEXES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "cycle_window": ("cycle_window_seq", ("last_seq", "first_seq", "source", "cycle")),
     "dead_letter": ("dead_letter_seq", ("seq", "lane", "n")),
     "finding": ("finding_age", ("seq", "finding")),
+    "genealogy": ("genealogy_child", ("child", "parent", "seq")),
+    "consumption": ("consumption_lot", ("lot", "cycle", "idx")),
+    "hold": ("hold_subject", ("subject", "subject_kind", "hold")),
+    "verdict": ("verdict_age", ("seq", "verdict_id")),
+    "unit_status": ("unit_status_age", ("seq", "serial", "step", "said_by")),
 }
 """Table -> an index that covers its key, and the index's columns with what is left of the key."""
 
@@ -58,7 +63,7 @@ def check(connection: sqlite3.Connection, files: Files) -> int:
     (pages,), (page_size,) = execute("PRAGMA page_count").fetchone(), execute("PRAGMA page_size").fetchone()
     if frames == copied and files.db.stat().st_size < pages * page_size:
         raise StorageCorrupt(f"{files.db.name} is shorter than it says")
-    for table in ("log", "route", "lane", "counter", "source", "station", "tagset"):
+    for table in ("log", "route", "lane", "counter", "source", "station", "tagset", "hold", "material_load", "doubt"):
         execute(f"SELECT count(*) FROM {table}").fetchone()
     execute("SELECT * FROM cycle_current WHERE state <> 'closed'").fetchall()
     return int(frames)

@@ -276,6 +276,10 @@ class Registry:
         row = self._row("SELECT code FROM finding WHERE finding = ?", finding)
         return str(row[0]) if row else self._new.finding(finding)
 
+    def doubts(self, what: str) -> bool:
+        """Damage made this uncertain, and nobody confirmed it since."""
+        return self._row("SELECT 1 FROM doubt WHERE what = ?", what) is not None and not self._new.confirmed(what)
+
     def verdict(self, verdict_id: str) -> str | None:
         """The state in which this verdict was acknowledged first; None: it is new."""
         row = self._row("SELECT state FROM verdict WHERE verdict_id = ?", verdict_id)

@@ -36,10 +36,16 @@ from edge_agent.buffer.recovery import SALVAGE, Aside, Place, Row, plausible
 from edge_agent.buffer.steps import step
 from edge_agent.buffer.witness import Witness
 
-SMALL = ("source", "log", "route", "lane", "station", "counter", "tagset", "tag", "claim", "hole", "pick")
-LARGE = ("identifier", "unit", "cycle", "binding", "cycle_window", "dead_letter", "finding")
+SMALL = ("source", "log", "route", "lane", "station", "counter", "tagset", "tag", "claim", "hole", "pick", "doubt")
+LARGE = (
+    "hold", "material_load", "identifier", "unit", "cycle", "binding", "cycle_window", "genealogy", "consumption",
+    "verdict", "unit_status", "dead_letter", "finding",
+)  # fmt: skip
 SMALL_ROWS = 20_000  # of a small table that are taken over before the start; the rest follows
 OPEN_CYCLES = 10_000
+OPEN = {"hold": "state = 'open'", "material_load": "ended_seq IS NULL"}  # what a start needs of these
+OPEN_ROWS = 30_000
+DOUBTED = "what was on hold cannot be known"
 MARGIN = 1_000_000  # where the last seq cannot be known, numbering goes on so far above the last that is
 FREE_ID = 1_000_000  # new rows begin here where the old ones' numbers cannot be known
 
@@ -92,8 +98,12 @@ def _begin(connection: sqlite3.Connection, asides: Sequence[Aside], seen: Witnes
             _store(connection, aside, table, Place(), 0)
         for (cycle,) in aside.query("SELECT cycle FROM cycle WHERE state <> 'closed' LIMIT ?", (OPEN_CYCLES,)):
             take_cycle(connection, aside, cycle)
+        for table, where in OPEN.items():
+            _take_where(connection, aside, f"{table} NOT INDEXED", f"{where} LIMIT {OPEN_ROWS}")
     if seen is not None:
         restore(connection, seen)
+    if seen is None or not seen.knows_holds:
+        doubt(connection, until_here=_is_whole(connection, asides, seen))
     if not whole:
         execute("INSERT OR IGNORE INTO source VALUES (?, 'unreadable')", (FREE_ID,))
     head = _head(connection, asides, seen)
@@ -105,6 +115,24 @@ def _begin(connection: sqlite3.Connection, asides: Sequence[Aside], seen: Witnes
             execute("INSERT INTO gap VALUES (?, ?, ?, ?)", (start, end, head.hash, SALVAGE))
     for aside in asides:
         aside.close()
+
+
+def _is_whole(connection: sqlite3.Connection, asides: Sequence[Aside], seen: Witness | None) -> bool:
+    """The files go as far as anybody knows that they went."""
+    names = source_names(connection)
+    heads = [aside.head(names) for aside in asides]
+    return all(sure for _, _, sure in heads) and (seen is None or seen.seq <= max(seq for seq, _, _ in heads))
+
+
+def doubt(connection: sqlite3.Connection, *, until_here: bool = False) -> None:
+    """It is not known what is on hold: until the registry is here, or until somebody confirms it (``tracing``)."""
+    sql = "INSERT INTO doubt VALUES ('holds', ?, ?) ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)"
+    connection.execute(sql, (DOUBTED, 0 if until_here else 1))
+
+
+def trust(connection: sqlite3.Connection) -> None:
+    """The registry is here, and none of its holds was damaged."""
+    connection.execute("DELETE FROM doubt WHERE what = 'holds' AND seq = 0")
 
 
 def _head(connection: sqlite3.Connection, asides: Sequence[Aside], seen: Witness | None) -> Head:
@@ -149,6 +177,15 @@ def restore(connection: sqlite3.Connection, witness: Witness) -> None:
             " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?8, ?7, ?11, ?12, ?13)"
             " ON CONFLICT (route, log, number) DO UPDATE SET seq = max(seq, excluded.seq), n = max(n, excluded.n)",
             (*lane[:10], purpose, request, id if free else None),
+        )
+    for row in witness.holds:  # released since, or held again: the newer word
+        execute(
+            "INSERT INTO hold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " action = excluded.action, state = excluded.state, verdict_id = excluded.verdict_id,"
+            " decision_seq = excluded.decision_seq, source = excluded.source, text = excluded.text,"
+            " expires_at_ns = excluded.expires_at_ns, seq = excluded.seq, at_ns = excluded.at_ns"
+            " WHERE excluded.seq > hold.seq",
+            row,
         )
     for row in witness.counters:
         execute("INSERT OR IGNORE INTO counter VALUES (?, ?, ?, ?)", row)
@@ -208,29 +245,48 @@ def take_rows(
 ) -> None:
     """A slice of a table, and where to go on."""
     step("salvage_slice_before")
+    if table == "hold" and after is not None and after.turn:  # damage was met: what is missing may be a hold
+        db.execute("UPDATE doubt SET seq = 1 WHERE what = 'holds'")
     _store(db, aside, table, after, insert(db, table, names, rows))
     step("salvage_slice_after")
 
 
 def take_cycle(connection: sqlite3.Connection, aside: Aside, cycle: str) -> None:
-    """A cycle with its windows and bindings, and the units those name."""
-    for table in ("cycle", "cycle_window", "binding"):
+    """A cycle with its windows, bindings and materials, and the units those name."""
+    for table in ("cycle", "cycle_window", "binding", "consumption"):
         _take(connection, aside, table, "cycle", cycle)
     for (unit,) in connection.execute("SELECT unit FROM binding WHERE cycle = ? AND unit IS NOT NULL", (cycle,)):
         take_unit(connection, aside, unit)
 
 
 def take_unit(connection: sqlite3.Connection, aside: Aside, unit: str) -> None:
-    """A unit with its identifiers."""
+    """A unit with its identifiers, and what is or was in it, or it in."""
     for table in ("unit", "identifier"):
         _take(connection, aside, table, "unit", unit)
+    for end in ("parent", "child"):
+        _take(connection, aside, "genealogy", end, unit)
+
+
+def take(connection: sqlite3.Connection, aside: Aside, table: str, key: str) -> None:
+    """What a new fact is about: a unit, a cycle, the rows of a hold, a finding."""
+    if table == "unit":
+        take_unit(connection, aside, key)
+    elif table == "cycle":
+        take_cycle(connection, aside, key)
+    else:
+        _take(connection, aside, table, table, key)
 
 
 def _take(connection: sqlite3.Connection, aside: Aside, table: str, column: str, value: str) -> None:
+    _take_where(connection, aside, table, f"{column} = ?", value)
+
+
+def _take_where(connection: sqlite3.Connection, aside: Aside, source: str, where: str, *values: str) -> None:
+    table = source.split()[0]
     columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
     names = aside.columns(table, [row[1] for row in columns])
     types = [row[2] for row in columns if row[1] in names]
-    rows = aside.query(f"SELECT {', '.join(names)} FROM {table} WHERE {column} = ?", (value,)) if names else []
+    rows = aside.query(f"SELECT {', '.join(names)} FROM {source} WHERE {where}", values) if names else []
     insert(connection, table, names, [row for row in rows if plausible(row, types)])
 
 

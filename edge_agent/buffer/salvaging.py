@@ -80,9 +80,9 @@ class Former:
         return {row[0]: (row[1], *row[2:]) for row in rows if plausible(row, types) and None not in row[:2]}
 
     def take(self, db: sqlite3.Connection, table: str, key: str) -> None:
-        """Bring in a unit or a cycle that a new fact is about, inside that fact's transaction."""
+        """Bring in what a new fact is about, inside that fact's transaction."""
         for aside in self._asides:
-            (salvage.take_unit if table == "unit" else salvage.take_cycle)(db, aside, key)
+            salvage.take(db, aside, table, key)
 
 
 class Salvaging:
@@ -171,6 +171,7 @@ class Salvaging:
         """One slice. True when all is done and said."""
         parts = self._parts()
         if not parts and self._registry:
+            await self._chore(salvage.trust)
             self._registry = False
             self._close_former()
             await self._chore(lambda db: self._buffer.writer.recall(None))

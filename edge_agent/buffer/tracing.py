@@ -108,9 +108,9 @@ class _Tracing:
         self._recall("hold", name)
         if action == "release":
             self._db.execute(
-                "UPDATE hold SET state = 'released', decision_seq = coalesce(?, decision_seq)"
+                "UPDATE hold SET state = 'released', decision_seq = coalesce(?, decision_seq), seq = ?"
                 " WHERE hold = ? AND subject_kind = ? AND subject = ?",
-                (decision, name, kind, subject),
+                (decision, seq, name, kind, subject),
             )
             return
         expires = body.get("expires_at_ns")

@@ -16,7 +16,16 @@ from edge_agent.model import Kind, Record
 Fact = tuple[int, Record]
 
 _KEPT = frozenset(
-    {Kind.FINDING, Kind.IDENTIFIER, Kind.CYCLE_CLOSED, Kind.GENEALOGY, Kind.MATERIAL, Kind.HOLD_ACK, Kind.UNIT_STATUS}
+    {
+        Kind.AUDIT,
+        Kind.FINDING,
+        Kind.IDENTIFIER,
+        Kind.CYCLE_CLOSED,
+        Kind.GENEALOGY,
+        Kind.MATERIAL,
+        Kind.HOLD_ACK,
+        Kind.UNIT_STATUS,
+    }
 )
 _FIELDS = frozenset(field.name for field in fields(KnownCycle))
 K = TypeVar("K")
@@ -225,6 +234,10 @@ class Unwritten:
         """Its code."""
         bodies = (record.body for _, record in self._facts[Kind.FINDING])
         return next((body["code"] for body in bodies if body["finding"] == finding), None)
+
+    def confirmed(self, what: str) -> bool:
+        """Somebody who knows has said so."""
+        return any(record.body.get("action") == f"{what}_confirmed" for _, record in self._facts[Kind.AUDIT])
 
     def verdict(self, verdict_id: str) -> str | None:
         """Its first state."""

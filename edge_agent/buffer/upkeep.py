@@ -23,7 +23,7 @@ from edge_agent.buffer.queries import can_pass, connect, is_damage
 from edge_agent.buffer.retention import Retention
 from edge_agent.buffer.slices import Pace
 from edge_agent.buffer.stats import Growth, measure, undelivered, used_bytes
-from edge_agent.buffer.tidy import tidy, tidy_lanes, trust_letters
+from edge_agent.buffer.tidy import Sweep, tidy, tidy_lanes, trust_letters
 from edge_agent.errors import StorageError, StorageFull
 from edge_agent.logs import Log, Outage
 
@@ -38,6 +38,7 @@ RATE_S = 10.0
 BALLAST_S = 60.0
 TIDY_S = 3600.0
 TRUST_S = 10.0
+SWEEP = 500  # slices of the registry's tidying in one go
 WAL_BYTES = 16 * 2**20  # four times what it takes until it is moved into the database
 LETTERS = 200  # dead letters that get another date in one go
 
@@ -57,6 +58,8 @@ class Upkeep:
         self._growth = Growth()
         self._counted = Pace(500, 100, 5000)
         self._outage = Outage(log, "buffer upkeep")
+        self.witness_due = False
+        self._sweep = Sweep()
         self._spent = asyncio.Event()  # the writer may not go on before retention has looked
 
     async def run(self) -> None:
@@ -77,6 +80,8 @@ class Upkeep:
         try:
             while True:
                 now_s, worked = time.monotonic(), True
+                if self.witness_due:  # a hold must not wait for its turn
+                    self.witness_due, due["witness"] = False, now_s
                 for name, (interval_s, _, work) in every.items():
                     if now_s >= due[name]:
                         due[name] = now_s + interval_s
@@ -145,12 +150,12 @@ class Upkeep:
         await self._slices(tidy_lanes)
         cutoff_ns = clock.now().at_ns - round(self._buffer.settings.keep_units * 1e9)
         if clock.synchronised():
-            await self._slices(lambda db: tidy(db, cutoff_ns))
+            await self._slices(lambda db: tidy(db, cutoff_ns, self._sweep), SWEEP)
 
-    async def _slices(self, work: Callable[[sqlite3.Connection], bool]) -> None:
-        """Repeat a chore until it says that nothing is left."""
-        while await asyncio.wrap_future(self._buffer.writer.chore(work)):
-            pass
+    async def _slices(self, work: Callable[[sqlite3.Connection], bool], most: int = 2**62) -> None:
+        """Repeat a chore until it says that nothing is left, ``most`` times at most."""
+        while most > 0 and await asyncio.wrap_future(self._buffer.writer.chore(work)):
+            most -= 1
 
     async def _trust_letters(self) -> None:
         """The 30 days of a dead letter from before the clock was set begin with the first time that is trusted."""

@@ -2,7 +2,9 @@
 
 It notices what SQLite cannot: damage in the write-ahead log, or a missing one, makes committed rows vanish while every
 check passes. A witness that knows a later seq than the database holds is the proof. It also carries what must
-survive a lost database: each route's progress, the open cycles, the last counters.
+survive a lost database: each route's progress, the open cycles, the last counters, the open holds. Of those it has room
+for ``HOLDS``; with more of them open it says so, and after a damage the gate stays closed until somebody confirms what
+is on hold (``Buffer.holds_known``).
 
 It is written behind the commits (some seconds late at most) and never decides alone: what is newer in
 the database wins.
@@ -30,6 +32,9 @@ import orjson
 from edge_agent.buffer.files import Files, sync_directory
 from edge_agent.buffer.steps import step
 
+HOLDS = 2000
+_HOLD = "hold, subject_kind, subject, action, state, verdict_id, decision_seq, source, text, expires_at_ns, seq, at_ns"
+
 
 @dataclass(frozen=True, slots=True)
 class Witness:
@@ -50,6 +55,14 @@ class Witness:
     cycles: list[dict[str, Any]] = field(default_factory=list)  # rows of cycle_current that are not closed
     sources: list[list[Any]] = field(default_factory=list)  # [id, name]: without its name no record can be confirmed
     host: str = ""
+    holds: list[list[Any]] = field(default_factory=list)  # rows of hold that are open
+    holds_whole: bool = True  # all of them; a witness of before holds were kept knew none
+    holds_seq: int = 0  # as of this seq
+
+    @property
+    def knows_holds(self) -> bool:
+        """Whatever was on hold at the last seq that is known is in it."""
+        return self.holds_whole and self.holds_seq >= self.seq
 
 
 def collect(connection: sqlite3.Connection, agent: str) -> Witness:
@@ -72,12 +85,15 @@ def collect(connection: sqlite3.Connection, agent: str) -> Witness:
         cursor = execute("SELECT * FROM cycle_current WHERE state <> 'closed'")
         names = [column[0] for column in cursor.description]
         cycles = [dict(zip(names, row, strict=True)) for row in cursor]
+        sql = f"SELECT {_HOLD} FROM hold INDEXED BY hold_open WHERE state = 'open' ORDER BY seq LIMIT ?"
+        holds = execute(sql, (HOLDS + 1,)).fetchall()
+        doubted = execute("SELECT 1 FROM doubt WHERE what = 'holds'").fetchone() is not None
     finally:
         execute("ROLLBACK")
     log = logs[-1][0] if logs else ""
     return Witness(
         agent, log, seq, digest.hex(), _lists(logs), _lists(lanes), _lists(routes), _lists(counters), cycles,
-        _lists(sources), socket.gethostname(),
+        _lists(sources), socket.gethostname(), _lists(holds[:HOLDS]), len(holds) <= HOLDS and not doubted, seq,
     )  # fmt: skip
 
 
@@ -146,4 +162,4 @@ def known(files: Files) -> Witness | None:
         return seen
     if not whole or last <= (seen.seq if seen is not None else 0):
         return seen
-    return replace(seen or Witness(), log=log, seq=last, hash=digest)
+    return replace(seen or Witness(holds_whole=False), log=log, seq=last, hash=digest)
