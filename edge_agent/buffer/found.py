@@ -80,7 +80,8 @@ def unbound(
     )
     rows = connection.execute(f"SELECT {columns} {where} ORDER BY c.seq DESC LIMIT ?3", (since_ns, station, limit))
     found = []
-    for *row, candidates in rows:
-        row[4] = bool(row[4])
-        found.append(Unbound(*row, orjson.loads(candidates or b"[]")))
+    for cycle, where, step, position, is_open, opened_ns, ended_ns, result, state, rule, reason, candidates in rows:
+        known = orjson.loads(candidates or b"[]")
+        one = (cycle, where, step, position, bool(is_open), opened_ns, ended_ns, result, state, rule, reason, known)
+        found.append(Unbound(*one))
     return found, count

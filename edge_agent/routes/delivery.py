@@ -84,11 +84,10 @@ class Delivery:
 
     def take(self, batch: Batch) -> None:
         """Put what was read into the window."""
-        for item in batch.too_large:
-            reason = f"{item.size} bytes: larger than a message may be"
-            self.dead[item.n] = reason
-            self._buffer.dead_letter(self.lane, item.n, item.seq, reason)
-            self._warn(item.n, reason)
+        for item in batch.unsendable:
+            self.dead[item.n] = item.reason
+            self._buffer.dead_letter(self.lane, item.n, item.seq, item.reason)
+            self._warn(item.n, item.reason)
         self.window.add(batch)
 
     def put(self, message: Message) -> None:

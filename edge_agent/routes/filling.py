@@ -8,7 +8,7 @@ offered, a silent receiver answered), and runs one ``fill`` for each open lane.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,7 @@ from edge_agent.routes.delivery import Delivery
 from edge_agent.routes.lanes import Lanes
 from edge_agent.routes.message import BATCH_BYTES, BATCH_ROWS, Batch, build
 from edge_agent.routes.sink import Limits
+from edge_agent.routes.words import Words
 
 if TYPE_CHECKING:
     from edge_agent.buffer import Buffer, Lane, Reader
@@ -34,8 +35,11 @@ T = TypeVar("T")
 class Filling:
     """``tend`` and ``offered`` are tasks of one connection; the reader and its thread outlive it."""
 
-    def __init__(self, name: str, lanes: Lanes, buffer: Buffer, silent: Callable[[], bool]) -> None:
+    def __init__(
+        self, name: str, lanes: Lanes, buffer: Buffer, silent: Callable[[], bool], words: Words | None = None
+    ) -> None:
         self._name, self._lanes, self._buffer, self._silent = name, lanes, buffer, silent
+        self._words = words
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"route-{name}")
         self._reader: Reader | None = None
         self._moved: Callable[[], None] = lambda: None
@@ -114,6 +118,8 @@ class Filling:
                 async with delivery.reading:
                     batch = await self._in_thread(self._read, delivery, delivery.end, limits, careful)
                     self._lanes.take(delivery, batch)
+                if self._words is not None:
+                    self._words.report()
                 self._moved()
             elif delivery.grows:
                 await self._news(delivery)
@@ -137,7 +143,11 @@ class Filling:
         assert self._reader is not None
         found = self._reader.rows(delivery.lane, window.read_seq, end, rows, size)
         read_seq = found[-1].seq if found else end
-        return build(found, window.last_n, read_seq, limits.message_bytes, delivery.suspicion.cap, delivery.dead)
+        refused: Mapping[int, str] = {}
+        if self._words is not None:
+            found, refused = self._words.put(found)
+        dead, cap = delivery.dead, delivery.suspicion.cap
+        return build(found, window.last_n, read_seq, limits.message_bytes, cap, dead, refused)
 
     def _dead_letters(self, delivery: Delivery) -> dict[int, str]:
         assert self._reader is not None

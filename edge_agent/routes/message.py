@@ -125,12 +125,12 @@ class Message:
         return [record["n"] for record in orjson.loads(b"[" + self.records + b"]")]
 
 
-class TooLarge(NamedTuple):
-    """A record that no message can hold. A tombstone has its place already; it is to be made a dead letter."""
+class Unsendable(NamedTuple):
+    """A record that cannot go out. A tombstone has its place already; it is to be made a dead letter."""
 
     n: int
     seq: int
-    size: int
+    reason: str
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ class Batch:
     numbers: Sequence[int]
     seqs: Sequence[int]
     messages: list[Message]  # by first n
-    too_large: list[TooLarge]
+    unsendable: list[Unsendable]
     read_seq: int  # the lane was read up to here
     last_n: int
 
@@ -176,14 +176,16 @@ def build(
     limit_bytes: int,
     limit_records: int,
     dead: Mapping[int, str] = MappingProxyType({}),
+    refused: Mapping[int, str] = MappingProxyType({}),
 ) -> Batch:
     """Number ``rows`` after ``last_n`` and pack them. ``limit_bytes`` is of the whole message, head included.
 
-    ``dead`` (n → reason) are dead letters already: a tombstone goes out in their place.
+    ``dead`` (n → reason) are dead letters already: a tombstone goes out in their place. ``refused`` (seq → reason)
+    are to become dead letters.
     """
     room = limit_bytes - HEAD_BYTES
     messages: list[Message] = []
-    too_large: list[TooLarge] = []
+    unsendable: list[Unsendable] = []
     numbers: list[int] = []
     note = numbers.append
     taking: dict[tuple[str, int], _Open] = {}
@@ -202,6 +204,10 @@ def build(
         if dead and n in dead:
             messages.append(tombstone([(n, 1, dead[n])]))
             continue
+        if refused and seq in refused:
+            unsendable.append(Unsendable(n, seq, refused[seq]))
+            messages.append(tombstone([(n, 1, refused[seq])]))
+            continue
         if kind != key[1] or source != key[0]:
             into.size = size
             key = (source, kind)
@@ -211,7 +217,7 @@ def build(
         grown = size + its
         if grown > room or len(parts) >= limit_records:
             if its > room:
-                too_large.append(TooLarge(n, seq, len(body)))
+                unsendable.append(Unsendable(n, seq, f"{len(body)} bytes: larger than a message may be"))
                 messages.append(tombstone([(n, 1, "larger than a message may be")]))
                 continue
             if parts:
@@ -224,7 +230,7 @@ def build(
         parts.append((_SYNCED if synced else _NOT_SYNCED) % (n, seq, at_ns, mono_ns, body[1:]))
     messages += [_closed(key, into) for key, into in taking.items() if into.parts]
     messages.sort(key=lambda message: message.n)
-    return Batch(numbers, [row[0] for row in rows], messages, too_large, read_seq, n)
+    return Batch(numbers, [row[0] for row in rows], messages, unsendable, read_seq, n)
 
 
 def _closed(key: tuple[str, int], into: _Open) -> Message:

@@ -40,6 +40,7 @@ from edge_agent.routes.rate import Rate
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, Sink, SinkAway, SinkRefused
 from edge_agent.routes.sql_settings import SqlRouteSettings
+from edge_agent.routes.words import Words
 
 if TYPE_CHECKING:
     from edge_agent.buffer import Buffer, RouteFilter
@@ -75,6 +76,7 @@ class Route:
         sink: Sink | None = None,
         *,
         at_broker: AtBroker | None = None,
+        words: Words | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
@@ -86,7 +88,7 @@ class Route:
         timeout_s = settings.confirm_timeout if isinstance(settings, MqttRouteSettings) else float("inf")
         self._lanes = Lanes(name, identity.agent, buffer, strict=settings.order == "strict")
         self._hearing = Hearing(name, identity.agent, self._lanes, buffer, self._sink, timeout_s, self._counts)
-        self._filling = Filling(name, self._lanes, buffer, lambda: self._hearing.silent)
+        self._filling = Filling(name, self._lanes, buffer, lambda: self._hearing.silent, words)
         self._rate = Rate(settings.max_rate)
         self._pace = asyncio.Lock()
         self._flying: dict[Message, tuple[Message, Delivery, Outgoing]] = {}  # given to the sink, not answered

@@ -95,6 +95,8 @@ class RouteSettings(Settings):
     )
     was: str | None = Field(default=None, description="the route's former name: it goes on where that one stood")
 
+    dictionary: str | None = Field(default=None, description="section of dictionaries: by whose words records go out")
+
     @property
     def destination(self) -> str:
         """Where records go, in one line and without a secret."""

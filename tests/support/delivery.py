@@ -22,6 +22,7 @@ from edge_agent.buffer import Buffer, BufferSettings, open_buffer
 from edge_agent.model import Kind, Record
 from edge_agent.routes import AgentIdentity, Route
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
+from edge_agent.routes.words import Words
 
 IDENTITY = AgentIdentity("pc1", "acme", "sz", "as", "L3", "0.1.0")
 ROOT = "acme/sz/as/L3"
@@ -64,9 +65,11 @@ async def buffer(folder: Path) -> AsyncIterator[Buffer]:
 
 
 @contextlib.asynccontextmanager
-async def running(buffer: Buffer, settings: RouteSettings, name: str = "mes") -> AsyncIterator[Route]:
+async def running(
+    buffer: Buffer, settings: RouteSettings, name: str = "mes", words: Words | None = None
+) -> AsyncIterator[Route]:
     """A route at work. Ends it the hard way, as a crash would; drain it first to end it in order."""
-    route = Route(name, settings, IDENTITY, buffer)
+    route = Route(name, settings, IDENTITY, buffer, words=words)
     task = asyncio.create_task(route.run())
     try:
         yield route

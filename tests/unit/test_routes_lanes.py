@@ -13,7 +13,7 @@ from edge_agent.buffer import Buffer, Lane
 from edge_agent.routes.confirmation import BadConfirmation, Confirmation
 from edge_agent.routes.delivery import REASONS, Delivery
 from edge_agent.routes.lanes import LANES_MAX, WINDOW_BYTES, Lanes
-from edge_agent.routes.message import BATCH_BYTES, Batch, Message, TooLarge
+from edge_agent.routes.message import BATCH_BYTES, Batch, Message, Unsendable
 from support.delivery import settings
 
 
@@ -36,9 +36,9 @@ def test_a_reason_is_warned_of_once_and_then_only_for_debug(
     delivery: Delivery, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = range(1, 51)
-    too_large = [TooLarge(n, n, 10_000 + n) for n in numbers]
+    unsendable = [Unsendable(n, n, f"{10_000 + n} bytes: larger than a message may be") for n in numbers]
     with caplog.at_level(logging.DEBUG, "edge_agent"):
-        delivery.take(Batch(numbers, numbers, [], too_large, read_seq=50, last_n=50))
+        delivery.take(Batch(numbers, numbers, [], unsendable, read_seq=50, last_n=50))
     assert [record.levelname for record in caplog.records] == ["WARNING", *["DEBUG"] * 49]
 
 

@@ -46,7 +46,7 @@ def test_a_record_of_an_untrusted_clock_says_so() -> None:
 
 def test_a_record_larger_than_a_message_leaves_a_tombstone_and_the_rest_goes_on() -> None:
     batch = build([row(1), row(2, size=9000), row(3)], 0, 3, 8192, NO_CAP)
-    assert [(item.n, item.seq) for item in batch.too_large] == [(2, 2)]
+    assert [(item.n, item.seq) for item in batch.unsendable] == [(2, 2)]
     assert [(m["kind"], [r["n"] for r in m["records"]]) for m in parsed(batch)] == [
         ("sample", [1, 3]),
         ("tombstone", [2]),
