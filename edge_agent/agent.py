@@ -31,14 +31,18 @@ from edge_agent.collector import Collector
 from edge_agent.config import Config
 from edge_agent.control import Caller, Control
 from edge_agent.control.corrections import Corrections
+from edge_agent.control.holding import Holding
 from edge_agent.control.roles import Roles
 from edge_agent.control.verbs import Verbs
 from edge_agent.errors import EdgeAgentError
+from edge_agent.inbound.source import Source
 from edge_agent.line import Line
 from edge_agent.logs import Log
 from edge_agent.model import Kind, Record
 from edge_agent.routes import AgentIdentity, Route
+from edge_agent.routes.dictionary import Dictionary
 from edge_agent.routes.presence import share
+from edge_agent.routes.words import Words
 
 TICK_S = 0.25  # time-outs of cycles are this exact
 COLLECTORS_STOP_S = 5.0
@@ -63,9 +67,10 @@ class Agent:
         identity = AgentIdentity.of(config.agent)
         at_broker = share(config.routes, identity, self.buffer, self.line.record)
         self.routes = [
-            Route(name, settings, identity, self.buffer, at_broker=at_broker.get(name))
+            Route(name, settings, identity, self.buffer, at_broker=at_broker.get(name), words=self._words(name))
             for name, settings in config.routes.items()
         ]
+        self.sources = [Source(name, settings, identity, self.line) for name, settings in config.inbound.items()]
         self._started = clock.now()
         # What is built lives as long as the process, and records make no reference cycles: fewer and cheaper
         # collections drain a backlog of small records twice as fast.
@@ -73,6 +78,13 @@ class Agent:
         gc.set_threshold(50_000, 20, 50)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+
+    def _words(self, route: str) -> Words | None:
+        """What the route calls things, if it has a dictionary."""
+        name = self.config.routes[route].dictionary
+        if name is None:
+            return None
+        return Words(route, Dictionary(name, self.config.dictionaries[name]), self.buffer, self.line.record)
 
     async def run(self) -> None:
         """Run until a signal; returns after an orderly stop. Raises what ended it otherwise: one error, no group."""
@@ -91,9 +103,11 @@ class Agent:
     async def _run(self) -> None:
         self._describe()
         self.line.start(clock.now())
+        for source in self.sources:
+            source.begin()
         roles = Roles(self.config.agent.roles.model_dump())
         verbs = Verbs(self.buffer, self.routes, self.config.routes, roles).handlers()
-        verbs |= Corrections(self.line, roles).handlers()
+        verbs |= Corrections(self.line, roles).handlers() | Holding(self.line, roles).handlers()
         control = Control(self.config.agent.data_path / "control.sock", {"status": self._on_status, **verbs})
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -107,6 +121,7 @@ class Agent:
             ]
             ticking = tasks.create_task(self._tick(), name="tick")
             routes = [tasks.create_task(route.run(), name=f"route {route.name}") for route in self.routes]
+            background += [tasks.create_task(one.run(), name=f"inbound {one.name}") for one in self.sources]
             collectors = [tasks.create_task(item.run(), name=f"device {item.name}") for item in self.collectors]
             notify.ready()
             log.info("running", agent=self.config.agent.id, log=self.buffer.log, config=self.config.id)
@@ -197,6 +212,7 @@ class Agent:
             "devices": {collector.name: collector.status() for collector in self.collectors},
             "stations": self.line.snapshot(),
             "routes": {route.name: route.status() for route in self.routes},
+            "inbound": {source.name: source.status() for source in self.sources},
             "buffer": self.buffer.stats(),
             "clock": {"synced": clock.synchronised()},
             "findings": dict(self.line.findings),

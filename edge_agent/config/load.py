@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_agent.binding.holds import LOCAL
 from edge_agent.binding.plan import Plan
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.config.build import build_plan
 from edge_agent.config.by_position import Reported
 from edge_agent.config.devices import Device, Known, load_device
+from edge_agent.config.dictionaries import judge_dictionaries
 from edge_agent.config.labels import build_labels
 from edge_agent.config.report import PLAIN_SECRET, SECRET_KEY, Problems, nearest, validate
 from edge_agent.config.report import Path as KeyPath
@@ -27,17 +29,19 @@ from edge_agent.config.settings import NAME, NAME_HINT, AgentSettings, StationSe
 from edge_agent.config.tree import Node, parse, read_text
 from edge_agent.driver import DriverSpec
 from edge_agent.errors import ConfigError, Problem
+from edge_agent.inbound.settings import InboundSettings
+from edge_agent.routes.dictionary_settings import DictionarySettings
 from edge_agent.routes.file_settings import FileRouteSettings
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 from edge_agent.routes.sql_settings import SqlRouteSettings
 
-SECTIONS = ("agent", "buffer", "devices", "labels", "stations", "routes")
+SECTIONS = ("agent", "buffer", "devices", "labels", "stations", "dictionaries", "routes", "inbound")
 SINKS: Mapping[str, type[RouteSettings]] = {
     "mqtt": MqttRouteSettings,
     "sql": SqlRouteSettings,
     "file": FileRouteSettings,
 }
-RESERVED = ("agent",)  # the source of records that are about no station and no device
+RESERVED = ("agent", LOCAL)  # sources: of records that are about no station and no device, of what people decide
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Config:
     stations: Mapping[str, StationSettings]
     plan: Plan
     routes: Mapping[str, RouteSettings]
+    dictionaries: Mapping[str, DictionarySettings]
+    inbound: Mapping[str, InboundSettings]
     warnings: tuple[Problem, ...]
 
     def describe(self) -> dict[str, Any]:
@@ -111,12 +117,19 @@ def _load(path: Path, root: Node, problems: Problems) -> Config | None:
     labels = build_labels(_entries(root, "labels", problems), problems)
     plan = build_plan(stations, known, devices, labels, problems)
     routes = _routes(root, problems)
+    dictionaries: dict[str, DictionarySettings] = {}
+    for name, node in _entries(root, "dictionaries", problems).items():
+        dictionary, _ = validate(DictionarySettings, ("dictionaries", name), node.value, problems)
+        if dictionary is not None:
+            dictionaries[name] = dictionary
+    judge_dictionaries(dictionaries, stations, routes, problems)
+    inbound = _inbound(root, problems)
     if problems.found or agent is None or buffer is None:
         return None
     canonical = json.dumps(root.value, sort_keys=True, separators=(",", ":"))
     config_id = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     risks = find_risks(stations, devices, plan, routes, Problems(str(path), root))
-    return Config(path, config_id, agent, buffer, devices, stations, plan, routes, risks)
+    return Config(path, config_id, agent, buffer, devices, stations, plan, routes, dictionaries, inbound, risks)
 
 
 # --- sections ------------------------------------------------------------------------------------------------
@@ -189,6 +202,14 @@ def _routes(root: Node, problems: Problems) -> dict[str, RouteSettings]:
         elif route.was is not None and former[route.was] > 1:
             problems.add(("routes", name, "was"), f"two routes were {route.was!r}", "only one can go on where it stood")
     return routes
+
+
+def _inbound(root: Node, problems: Problems) -> dict[str, InboundSettings]:
+    sources = {
+        name: validate(InboundSettings, ("inbound", name), node.value, problems)[0]
+        for name, node in _entries(root, "inbound", problems).items()
+    }
+    return {name: source for name, source in sources.items() if source is not None}
 
 
 def _no_plain_secrets(node: Node, path: KeyPath, problems: Problems) -> None:

@@ -17,6 +17,8 @@ from edge_agent.config.labels import FORMATS
 from edge_agent.config.load import SECTIONS, SINKS
 from edge_agent.config.settings import NAME, AgentSettings, StationSettings
 from edge_agent.driver import driver_names, load_driver
+from edge_agent.inbound.settings import InboundSettings
+from edge_agent.routes.dictionary_settings import DictionarySettings
 
 DURATIONS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9} | {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -30,6 +32,8 @@ def json_schema() -> dict[str, Any]:
         AgentSettings,
         BufferSettings,
         StationSettings,
+        DictionarySettings,
+        InboundSettings,
         *drivers.values(),
         *FORMATS.values(),
         *SINKS.values(),
@@ -44,8 +48,11 @@ def json_schema() -> dict[str, Any]:
         "labels": _named(_chosen("format", {name: at[model] for name, model in FORMATS.items()}))
         | {"description": "name -> one kind of label, and how it is read"},
         "stations": _named(at[StationSettings]) | {"description": "name -> one station of the line"},
+        "dictionaries": _named(at[DictionarySettings])
+        | {"description": "name -> what a destination calls our names, codes and units"},
         "routes": _named(_chosen("sink", {name: at[model] for name, model in SINKS.items()}))
         | {"description": "name -> where records are sent"},
+        "inbound": _named(at[InboundSettings]) | {"description": "name -> whose verdicts and unit status are heard"},
     }
     assert tuple(sections) == SECTIONS
     schema = {
