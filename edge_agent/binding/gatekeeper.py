@@ -269,7 +269,7 @@ class Override:
             name: part for name, life in floor.stations.items() for part in life.parts if isinstance(part, Gatekeeper)
         }
         if self.station not in keepers:
-            hint = f"gates stand at {', '.join(sorted(keepers))}" if keepers else "no station of this agent has a gate:"
+            hint = f"gates stand at {', '.join(sorted(keepers))}" if keepers else "add a section gate: to the station"
             raise ActionRefused(f"{self.station} has no gate", hint=hint)
         passes = keepers[self.station].passes
         if len(passes) >= PASSES and self.serial not in passes:

@@ -1,4 +1,4 @@
-"""What people correct: whose a cycle is, and findings that somebody has looked at.
+"""What people correct: whose a cycle is, findings that somebody has looked at, a gate that must let a unit in.
 
 Each verb becomes an action of the binder, so that it is judged between two inputs of the line, by what is true then;
 with it goes an ``audit`` record of who and why. The answer is given once both are durable. One at a time: the next is
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent import clock
 from edge_agent.binding.action import Action
+from edge_agent.binding.gatekeeper import Override
 from edge_agent.binding.manual import AcknowledgeFinding, Rebind, Unbind
 from edge_agent.control.verbs import Refused
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edge_agent.line import Line
 
 REASON_MAX = 500
+OVERRIDE_MAX_MIN = 480
 FINDINGS_MAX = 200  # acknowledged by one request
 
 
@@ -34,7 +36,12 @@ class Corrections:
 
     def handlers(self) -> dict[str, Handler]:
         """Verb → handler."""
-        return {"bind": self.bind, "unbind": self.unbind, "findings_ack": self.findings_ack}
+        return {
+            "bind": self.bind,
+            "unbind": self.unbind,
+            "findings_ack": self.findings_ack,
+            "gate_override": self.gate_override,
+        }
 
     async def bind(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """Say whose a cycle is: {cycle, serial, reason, again: it is bound already, new: the serial may be unknown}."""
@@ -62,6 +69,17 @@ class Corrections:
             await self._act(AcknowledgeFinding(str(one), who=who, reason=reason))
         return {"acknowledged": len(asked)}
 
+    async def gate_override(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        """Let a unit in once, against its gate: {serial, station, minutes, reason}."""
+        reason = _reason(request)
+        usage = "edge-agent gate override SERIAL --station STATION --reason TEXT"
+        serial, station = _text(request, "serial", usage), _text(request, "station", usage)
+        minutes = request.get("minutes")
+        if not isinstance(minutes, int | float) or not 0 < minutes <= OVERRIDE_MAX_MIN:
+            raise Refused(f"an override holds at most {OVERRIDE_MAX_MIN} minutes", hint=f"ask with: {usage}")
+        who = await self._roles.require(caller, "quality")
+        return await self._act(Override(serial, station, minutes, who=who, reason=reason))
+
     async def _act(self, action: Action) -> dict[str, Any]:
         async with self._one_at_a_time:
             answer, seq = self._line.act(action, clock.now())
@@ -78,8 +96,8 @@ def _reason(request: dict[str, Any]) -> str:
     return reason
 
 
-def _text(request: dict[str, Any], key: str) -> str:
+def _text(request: dict[str, Any], key: str, usage: str = "edge-agent bind CYCLE SERIAL --reason TEXT") -> str:
     value = request.get(key)
     if not isinstance(value, str) or not value or len(value) > 512:
-        raise Refused(f"{key} is missing", hint="ask with: edge-agent bind CYCLE SERIAL --reason TEXT")
+        raise Refused(f"{key} is missing", hint=f"ask with: {usage}")
     return value
