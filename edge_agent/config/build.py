@@ -30,6 +30,7 @@ from edge_agent.binding.plan import (
 from edge_agent.config.devices import Device, Known
 from edge_agent.config.gate import GateBuilder
 from edge_agent.config.labels import named_with, no_overlap_with
+from edge_agent.config.materials import NeedsBuilder
 from edge_agent.config.references import References
 from edge_agent.config.report import Path, Problems, nearest
 from edge_agent.config.settings import HandshakeSettings, ResultSettings, StationSettings
@@ -117,6 +118,9 @@ class _StationBuilder:
             min_s=self.settings.cycle.min_time,
             rules=self._rules(identity.labels, (*where, "labels"), "serial"),
             gate=self._gate(),
+            needs=NeedsBuilder(
+                self.settings, self.refs, self.problems, self.path, self._rules, self._no_overlap
+            ).build(),
         )
 
     def _gate(self) -> Gate | None:
@@ -272,16 +276,16 @@ class _StationBuilder:
             self._no_overlap(pattern, [settings.scan or ""], (*path, "pattern"))
             yield Context(name, scanner, pattern, tag)
 
-    def _rules(self, names: Sequence[str] | None, path: Path, kind: str) -> frozenset[str]:
-        """The label rules of these names, each of which must be able to give an identifier of this kind."""
+    def _rules(self, names: Sequence[str] | None, path: Path, *kinds: str) -> frozenset[str]:
+        """The label rules of these names, each of which must be able to give an identifier of one of these kinds."""
         for index, name in enumerate(names or ()):
             rule = self.labels.rules.get(name)
             if rule is None:
                 hint = nearest(name, self.labels.rules) or "describe it in the section labels:"
                 self.problems.add((*path, index), f"no label rule is named {name!r}", hint)
-            elif kind not in rule.gives:
+            elif rule.gives.isdisjoint(kinds):
                 hint = f"it gives {', '.join(sorted(rule.gives))}"
-                self.problems.add((*path, index), f"the label rule {name} gives no {kind}", hint)
+                self.problems.add((*path, index), f"the label rule {name} gives no {' or '.join(kinds)}", hint)
         return frozenset(names or ())
 
     def _no_overlap(self, pattern: re.Pattern[str] | None, scanners: Iterable[str], path: Path) -> None:

@@ -16,7 +16,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    FiniteFloat,
     PlainValidator,
     WithJsonSchema,
     model_validator,
@@ -24,6 +23,14 @@ from pydantic import (
 
 from edge_agent.config.by_position import ByPosition, TagsByPosition
 from edge_agent.config.gate import GateSettings
+from edge_agent.config.limits import Limits
+from edge_agent.config.materials import (
+    ComponentSettings,
+    MaterialSettings,
+    PartSettings,
+    RemoveSettings,
+    RequireSettings,
+)
 from edge_agent.driver import Duration, Settings
 from edge_agent.model import Result
 
@@ -163,22 +170,13 @@ class CycleSettings(Settings):
         return self
 
 
-def _ordered(limits: list[float | None]) -> list[float | None]:
-    low, high = limits
-    if low is not None and high is not None and low > high:
-        raise ValueError(f"the lower limit {low:g} is above the upper {high:g}; write [low, high]")
-    return limits
-
-
-Limits = Annotated[list[FiniteFloat | None], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
-
-
 class CharacteristicSettings(Settings):
     """A value that is collected with each cycle, and judged if it has limits."""
 
     tag: ByPosition = Field(description="device.tag that holds the value")
     required: bool = Field(default=False, description="without it the cycle is incomplete, with a finding")
     limits: Limits | None = Field(default=None, description="[low, high], inclusive; either may be null")
+    identical: int | None = Field(default=None, ge=2, description="so many equal values in a row are a finding")
 
 
 _RESULTS = [result.value for result in Result]
@@ -248,6 +246,12 @@ class StationSettings(Settings):
     collect: dict[str, CharacteristicSettings] = Field(default={}, description="characteristic -> where it stands")
     result: ResultSettings | None = None
     context: dict[str, ContextSettings] = Field(default={}, description="work order, part number, operator ...")
+    materials: dict[str, MaterialSettings] = Field(default={}, description="what is loaded here by lot or package")
+    components: dict[str, ComponentSettings] = Field(default={}, description="what is built in and has a serial")
+    remove: RemoveSettings | None = Field(default=None, description="a component read here is taken out")
+    require: RequireSettings = RequireSettings()
+    previous: list[str] = Field(default=[], description="steps that must have been done before, e.g. [press-fit]")
+    parts: dict[str, PartSettings] = Field(default={}, description="part number -> what is different for it")
     resume: ResumeSettings = ResumeSettings()
     gate: GateSettings | None = Field(default=None, description="what a unit needs to enter, and how the PLC is told")
     tags: TagsByPosition = Field(default=[], description='more tags that are this station\'s, e.g. ["press.nest1_*"]')
