@@ -40,8 +40,8 @@ from edge_agent.errors import ConfigError, EdgeAgentError, StorageBusy, StorageE
 from edge_agent.i18n import _
 
 VERBS = (
-    "run", "check", "status", "trace", "unbound", "bind", "rebind", "unbind", "findings", "gate", "listen", "demo", "buffer",
-    "route", "deadletter", "labels", "schema", "version",
+    "run", "check", "status", "trace", "unbound", "bind", "rebind", "unbind", "findings", "hold", "release", "holds",
+    "gate", "listen", "demo", "buffer", "route", "deadletter", "labels", "map", "schema", "version",
 )  # fmt: skip
 DEFAULT_CONFIG = Path("/etc/edge-agent/config.yaml")
 
