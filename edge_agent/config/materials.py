@@ -16,11 +16,11 @@ from edge_agent.binding.needs import Component, Material, Needs, Required, Varia
 from edge_agent.binding.seen import Reads
 from edge_agent.config.by_position import ByPosition
 from edge_agent.config.limits import Limits
-from edge_agent.config.references import References
 from edge_agent.config.report import Path, Problems, nearest
 from edge_agent.driver import Settings
 
 if TYPE_CHECKING:
+    from edge_agent.config.references import References
     from edge_agent.config.settings import StationSettings
 
 Text = Annotated[str, Field(min_length=1, max_length=64)]
