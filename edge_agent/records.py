@@ -30,6 +30,7 @@ TypeName = Annotated[str, Field(json_schema_extra={"enum": list(type_names)})]
 OpenedBy = Literal["scan", "ready", "level", "edge", "start", "message", "index", "carrier"]
 ClosedBy = Literal[
     "handshake", "edge", "next_scan", "timeout", "interrupted", "scan_out", "message", "command", "cancelled", "index",
+    "start",
 ]  # fmt: skip
 Judged = Literal["ok", "low", "high", "missing", "bad", "unjudged"]
 

@@ -116,15 +116,29 @@ def _station(station: Station) -> dict[str, Any]:
 
 
 def _position(position: Position) -> dict[str, Any]:
-    end = position.end
-    ready = getattr(end, "ready", None)
+    ends_with, end_tag = _end(position)
     return {
         "identified_by": position.scanner or (position.serial.name if position.serial else None),
-        "ends_with": None if end is None else "handshake" if ready else "edge",
-        "end_tag": None if end is None else ready.name if ready else end.tag.name,  # type: ignore[union-attr]
+        "ends_with": ends_with,
+        "end_tag": end_tag,
         "collects": [one.name for one in position.collect],
         "claims": {group: list(tags) for group, tags in position.claims.items()},
     }
+
+
+def _end(position: Position) -> tuple[str | None, str | None]:
+    """What ends a cycle there, and the tag, group or scanner that shows it."""
+    from edge_agent.binding.plan import Edge, Handshake, Message
+
+    match position.end:
+        case Handshake(ready=ready):
+            return "handshake", ready.name
+        case Edge(tag=tag):
+            return "edge", tag.name
+        case Message(read=group):
+            return "message", group
+        case _:
+            return ("scan_out", position.out) if position.out is not None else (None, None)
 
 
 def _unclaimed(config: Config) -> list[str]:

@@ -19,6 +19,7 @@ from edge_agent.binding.plan import (
     Edge,
     Gate,
     Handshake,
+    Message,
     Plan,
     Position,
     ResultRule,
@@ -27,22 +28,21 @@ from edge_agent.binding.plan import (
     StorePolicy,
     TagRef,
 )
+from edge_agent.config.cycles import INTEGERS, CycleBuilder, attempts, delimiting, tags_of
 from edge_agent.config.devices import Device, Known
 from edge_agent.config.gate import GateBuilder
 from edge_agent.config.labels import named_with, no_overlap_with
 from edge_agent.config.materials import NeedsBuilder
 from edge_agent.config.references import References
 from edge_agent.config.report import Path, Problems, nearest
-from edge_agent.config.settings import HandshakeSettings, ResultSettings, StationSettings
+from edge_agent.config.settings import ResultSettings, StationSettings
 from edge_agent.driver import Group
 from edge_agent.identify.label import Labels
 from edge_agent.model import Result, Value
 
 GAP_POLLS = 10
 MIN_GAP_S = 1.0
-_INTEGERS = ("int16", "uint16", "int32", "uint32", "int64", "uint64")
-_NUMBERS = (*_INTEGERS, "float32", "float64")
-_COUNTERS = {"uint16": 16, "uint32": 32}
+_NUMBERS = (*INTEGERS, "float32", "float64")
 
 
 def build_plan(
@@ -55,8 +55,8 @@ def build_plan(
     """The plan of the line. Only to be used if ``problems`` is empty afterwards."""
     builders = [_StationBuilder(name, settings, known, labels, problems) for name, settings in stations.items()]
     built = [builder.build() for builder in builders]
-    _no_sharing("scanner", [builder.scanners for builder in builders], problems)
-    _no_sharing("ack", [builder.acks for builder in builders], problems)
+    _no_sharing("scanner", [builder.scanners | builder.cycles.exits for builder in builders], problems)
+    _no_sharing("ack", [builder.cycles.acks for builder in builders], problems)
     _no_sharing("answer", [builder.answers for builder in builders], problems)
     uses = Counter(device for builder in builders for device in builder.refs.devices)
     whole = [
@@ -64,12 +64,12 @@ def build_plan(
         for station, builder in zip(built, builders, strict=True)
     ]
     groups = {group.tagset.source: group for device in devices.values() for group in device.shape.groups.values()}
-    ends = [position.end for station in whole for position in station.positions]
-    delimiting = {end.ready.group if isinstance(end, Handshake) else end.tag.group for end in ends if end is not None}
+    positions = [position for station in whole for position in station.positions]
+    delimited = {source for position in positions for source in delimiting(position.end, position.start)}
     gap_s = {
         source: max(GAP_POLLS * group.poll_s, MIN_GAP_S)
         for source, group in groups.items()
-        if source in delimiting and group.poll_s is not None
+        if source in delimited and group.poll_s is not None
     }
     return Plan(tuple(whole), {source: _store(group) for source, group in groups.items()}, gap_s, labels)
 
@@ -85,22 +85,23 @@ class _StationBuilder:
     problems: Problems
     refs: References = field(init=False)
     path: Path = field(init=False)
-    acks: dict[str, Path] = field(default_factory=dict)
+    cycles: CycleBuilder = field(init=False)
     answers: dict[str, Path] = field(default_factory=dict)  # what the gate writes
     scanners: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.refs = References(self.known, self.settings.positions, self.problems)
         self.path = ("stations", self.name)
+        when, positions = self.settings.identity.when, self.settings.positions
+        self.cycles = CycleBuilder(self.refs, when, positions, self.path, self.problems)
 
     def build(self) -> Station:
         identity = self.settings.identity
         where = (*self.path, "identity")
-        if identity.when == "in_data" and self.settings.cycle.end.next_scan:
-            hint = "write cycle: {end: {handshake: ...}} or cycle: {end: {tag: ...}}"
-            self.problems.add((*where, "when"), "in_data needs a trigger that ends the cycle", hint)
+        self.cycles.check(self.settings.cycle)
         self._check_identity(where)
-        if isinstance(identity.scan, str) and len(self.settings.positions) > 1 and identity.scan:
+        several = isinstance(identity.scan, str) and len(self.settings.positions) > 1 and identity.scan
+        if several and identity.when != "after":
             hint = "write one scanner a position, e.g. scan: {1: gate_a, 2: gate_b}"
             self.problems.add((*where, "scan"), "one scanner for several positions cannot tell them apart", hint)
         pattern = self.refs.pattern(identity.pattern, (*where, "pattern"), "serial")
@@ -117,6 +118,10 @@ class _StationBuilder:
             timeout_s=self.settings.cycle.timeout,
             min_s=self.settings.cycle.min_time,
             rules=self._rules(identity.labels, (*where, "labels"), "serial"),
+            max_wait_s=identity.max_wait,
+            known=identity.known,
+            commands=self.cycles.commands(self.settings.commands, self._rules),
+            attempts=attempts(self.settings.attempts),
             gate=self._gate(),
             needs=NeedsBuilder(
                 self.settings, self.refs, self.problems, self.path, self._rules, self._no_overlap
@@ -132,20 +137,24 @@ class _StationBuilder:
         return gate
 
     def _position(self, number: int, context: tuple[Context, ...]) -> Position:
-        end = self._end(number)
+        identity, cycle = self.settings.identity, self.settings.cycle
+        start = self.cycles.start(cycle.start, number)
+        end = self.cycles.end(cycle.end, number, identity.bounce)
+        scanner = self._scanner(number)
         serial = self._serial(number, end)
         collect = tuple(self._collect(number))
         result = self._result(number)
         resume = self._resume(number)
         named: list[TagRef | None] = [serial, resume.cycle_number, resume.serial]
         named += [one.tag for one in collect] + [one.tag for one in context] + [result.tag if result else None]
+        named += tags_of(end, start)
         if isinstance(end, Handshake):
-            named += [end.ready, end.counter, self._readable(end.ack)]
-        elif end is not None:
-            named.append(end.tag)
+            named.append(self._readable(end.ack))
         return Position(
             number=number,
-            scanner=self._scanner(number),
+            scanner=scanner,
+            out=self.cycles.exit(cycle.end, number, scanner),
+            start=start,
             serial=serial,
             end=end,
             collect=collect,
@@ -158,9 +167,16 @@ class _StationBuilder:
 
     def _check_identity(self, where: Path) -> None:
         identity, written = self.settings.identity, self.problems.root.has
-        if identity.when == "before" and identity.scan is None and not written((*where, "scan")):
-            self.problems.add((*where, "scan"), "is missing", "a unit identified before work needs scan: <scanner>")
-        if identity.when == "before" and identity.tag is not None:
+        scanned = identity.when != "in_data"
+        if scanned and identity.scan is None and not written((*where, "scan")):
+            what = f"a unit identified {identity.when} work needs scan: <scanner>"
+            self.problems.add((*where, "scan"), "is missing", what)
+        if identity.when != "after" and "max_wait" in identity.model_fields_set:
+            self.problems.add((*where, "max_wait"), "belongs to when: after", "take it away, or write when: after")
+        if identity.when == "before" and identity.known:
+            what = "a scan before the work opens a cycle whoever it names"
+            self.problems.add((*where, "known"), what, "take it away, or let the gate ask for the step before")
+        if scanned and identity.tag is not None:
             self.problems.add((*where, "tag"), "belongs to when: in_data", "take it away, or write when: in_data")
         if identity.when == "in_data" and identity.tag is None and not written((*where, "tag")):
             hint = "name the tag that holds the serial: tag: <device.tag>"
@@ -172,13 +188,14 @@ class _StationBuilder:
         name, where = self.refs.at(self.settings.identity.scan, number, (*self.path, "identity", "scan"))
         scanner = self.refs.scanner(name, where)
         if scanner is not None:
-            if scanner in self.scanners and self.scanners[scanner] != where:
+            shared = self.settings.identity.when == "after"  # there it may be carried to each position
+            if scanner in self.scanners and self.scanners[scanner] != where and not shared:
                 what = f"{scanner} stands at another position too: a scan could not tell which is meant"
                 self.problems.add(where, what, "name a scanner of its own for each position")
             self.scanners.setdefault(scanner, where)
         return scanner
 
-    def _serial(self, number: int, end: Handshake | Edge | None) -> TagRef | None:
+    def _serial(self, number: int, end: Handshake | Edge | Message | None) -> TagRef | None:
         name, where = self.refs.at(self.settings.identity.tag, number, (*self.path, "identity", "tag"))
         tag = self.refs.tag(name, where)
         if tag is not None and end is not None:
@@ -198,37 +215,6 @@ class _StationBuilder:
             found.append(self.refs.tag(name, where, polled=True))
         return Resume(*found)
 
-    # --- cycle ---
-
-    def _end(self, number: int) -> Handshake | Edge | None:
-        end, path = self.settings.cycle.end, (*self.path, "cycle", "end")
-        if end.handshake is not None:
-            return self._handshake(number, end.handshake, (*path, "handshake"))
-        name, where = self.refs.at(end.tag, number, (*path, "tag"))
-        tag = self.refs.tag(name, where, polled=True, types=("bool", *_INTEGERS))
-        group, where = self.refs.at(end.read, number, (*path, "read"))
-        read = self.refs.group(group, where)
-        return Edge(tag, end.edge != "falling", read) if tag is not None else None
-
-    def _handshake(self, number: int, settings: HandshakeSettings, path: Path) -> Handshake | None:
-        name, where = self.refs.at(settings.ready, number, (*path, "ready"))
-        ready = self.refs.tag(name, where, polled=True, types=("bool", *_INTEGERS))
-        name, where = self.refs.at(settings.ack, number, (*path, "ack"))
-        ack = self.refs.writable(name, where)
-        if ack is not None:
-            self.acks.setdefault(ack, where)
-        name, where = self.refs.at(settings.read, number, (*path, "read"))
-        read = self.refs.group(name, where)
-        name, where = self.refs.at(settings.counter, number, (*path, "counter"), needed=False)
-        counter = self.refs.tag(name, where, types=tuple(_COUNTERS))
-        if counter is not None and ready is not None and read is not None and counter.group not in (ready.group, read):
-            what = f"{name} is in {counter.group}, but must be read together with the result"
-            self.problems.add(where, what, f"move it to {read} or to {ready.group}")
-        if ready is None or ack is None or read is None:
-            return None
-        bits = _COUNTERS.get(self.refs.type_of(counter), 16) if counter is not None else 16
-        return Handshake(ready, ack, counter, bits, read)
-
     # --- what is collected ---
 
     def _collect(self, number: int) -> Iterable[Characteristic]:
@@ -244,7 +230,7 @@ class _StationBuilder:
         if settings is None:
             return None
         name, where = self.refs.at(settings.tag, number, (*self.path, "result", "tag"), needed=False)
-        tag = self.refs.tag(name, where, types=("bool", *_INTEGERS, "string"))
+        tag = self.refs.tag(name, where, types=("bool", *INTEGERS, "string"))
         if tag is None:
             return None
         kind = self.refs.type_of(tag)

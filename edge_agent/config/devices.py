@@ -46,6 +46,7 @@ class Known:
     doubtful: Collection[str] = ()
     places: Mapping[str, Place] = field(default_factory=dict)  # by tag, those that are read
     polled: Collection[str] = ()  # "device.group" of groups that are read without being asked for
+    spoken: Collection[str] = ()  # those that the device sends by itself, whenever it has something to say
     writable: Collection[str] = ()
     scans: bool | None = False  # None: not known
 
@@ -126,9 +127,10 @@ def _known(name: str, spec: DriverSpec, shape: Shape, path: Path, problems: Prob
     for tag_name in shape.writable - places.keys():
         _check_name((*path, "tags", tag_name), tag_name, "tag", problems)
     event = spec.cadence is Cadence.EVENT
+    spoken = {group.tagset.source for group in shape.groups.values() if event and group.poll_s is None}
     polled = {group.tagset.source for group in shape.groups.values() if event or group.poll_s is not None}
     tags = places.keys() | shape.writable
-    return Known(name, tags, list(shape.groups), (), places, polled, shape.writable, shape.scans)
+    return Known(name, tags, list(shape.groups), (), places, polled, spoken, shape.writable, shape.scans)
 
 
 def _check_name(path: Path, name: str, noun: str, problems: Problems) -> None:

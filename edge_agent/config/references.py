@@ -90,6 +90,15 @@ class References:
             return None
         return ref
 
+    def spoken(self, ref: str, path: Path) -> str | None:
+        """ "device.group" if the device sends it by itself, once for each thing that it has to say."""
+        group = self.group(ref, path)
+        if group is None or group in self._known[group.partition(".")[0]].spoken:
+            return group
+        what = f"{ref} is read again and again, so it shows a result more than once, or never"
+        self._problems.add(path, what, "name a group that the device sends by itself, or end by a tag or a handshake")
+        return None
+
     def writable(self, ref: str, path: Path) -> str | None:
         """ "device.tag" if the agent may write it."""
         known = self._owner(ref, path, "tag")

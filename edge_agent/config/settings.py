@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PlainValidator,
     WithJsonSchema,
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from edge_agent.config.by_position import ByPosition, TagsByPosition
+from edge_agent.config.cycles import AttemptsSettings, CommandsSettings, CycleSettings
 from edge_agent.config.gate import GateSettings
 from edge_agent.config.limits import Limits
 from edge_agent.config.materials import (
@@ -99,19 +99,13 @@ class AgentSettings(Settings):
 # --- stations ------------------------------------------------------------------------------------------------
 
 
-def _when(value: Any) -> Any:
-    if value == "after":
-        raise ValueError("'after' (a scan after the work) is not available yet; write before or in_data")
-    return value
-
-
 class IdentitySettings(Settings):
     """How the unit in a position becomes known."""
 
-    when: Annotated[Literal["before", "in_data"], BeforeValidator(_when)] = Field(
-        description="before: a scan opens the cycle; in_data: a tag of the PLC's result names the serial"
+    when: Literal["before", "in_data", "after"] = Field(
+        description="before: a scan opens the cycle; in_data: the result names the serial; after: a scan after the work"
     )
-    scan: ByPosition | None = Field(default=None, description="scanner whose scan identifies the unit (when: before)")
+    scan: ByPosition | None = Field(default=None, description="scanner that identifies the unit (before, after)")
     tag: ByPosition | None = Field(default=None, description="tag that holds the serial (when: in_data)")
     pattern: str | None = Field(
         default=None, description="regular expression that the whole label matches, with the group (?P<serial>...)"
@@ -120,53 +114,13 @@ class IdentitySettings(Settings):
         default=None, min_length=1, description="names of the section labels: that name the unit, in place of pattern"
     )
     bounce: Duration = Field(default=2.0, ge=0, description="the same label within this time is one scan")
-
+    max_wait: Duration = Field(default=30.0, gt=0, description="when: after: a scan this late names no unit any more")
+    known: bool = Field(default=False, description="a serial that no step ever saw is a mistake (in_data, after)")
 
     @model_validator(mode="after")
     def _one_way(self) -> IdentitySettings:
         if self.labels is not None and (self.pattern is not None or self.scan is None):
             raise ValueError("labels stands beside scan and in place of pattern; write scan: and labels: alone")
-        return self
-
-
-class HandshakeSettings(Settings):
-    """ready rises, the result is read and committed, ack is set; ready falls, ack is cleared."""
-
-    ready: ByPosition = Field(description="tag that the PLC sets when a result is ready")
-    ack: ByPosition = Field(description="writable tag that the agent sets once the result is safe")
-    counter: ByPosition | None = Field(default=None, description="tag that counts finished cycles: removes doubles")
-    read: ByPosition = Field(description="group that holds the result, e.g. press.result")
-
-
-class EndSettings(Settings):
-    """What ends a cycle: a handshake, a tag's edge, or only the next scan."""
-
-    handshake: HandshakeSettings | None = None
-    tag: ByPosition | None = Field(default=None, description="tag whose edge ends the cycle")
-    edge: Literal["rising", "falling"] | None = Field(default=None, description="which edge of the tag; rising")
-    read: ByPosition | None = Field(default=None, description="group that is read after the edge")
-    next_scan: Literal[True] | None = Field(default=None, description="only the next scan (or the timeout) ends it")
-
-    @model_validator(mode="after")
-    def _one_of(self) -> EndSettings:
-        if sum(way is not None for way in (self.handshake, self.tag, self.next_scan)) != 1:
-            raise ValueError("needs exactly one way to end; write handshake: {...}, or tag: ..., or next_scan: true")
-        if self.tag is None and (self.edge is not None or self.read is not None):
-            raise ValueError("edge and read belong to tag; write tag: <device.tag>, or take them away")
-        return self
-
-
-class CycleSettings(Settings):
-    """When a cycle ends."""
-
-    end: EndSettings = EndSettings(next_scan=True)
-    timeout: Duration = Field(default=3600.0, gt=0, description="an open cycle without an end is Aborted after this")
-    min_time: Duration = Field(default=0.0, ge=0, description="an end sooner than this after the scan is not believed")
-
-    @model_validator(mode="after")
-    def _fits(self) -> CycleSettings:
-        if self.min_time >= self.timeout:
-            raise ValueError("min_time is not shorter than timeout; write a longer timeout")
         return self
 
 
@@ -254,4 +208,6 @@ class StationSettings(Settings):
     parts: dict[str, PartSettings] = Field(default={}, description="part number -> what is different for it")
     resume: ResumeSettings = ResumeSettings()
     gate: GateSettings | None = Field(default=None, description="what a unit needs to enter, and how the PLC is told")
+    commands: CommandsSettings | None = Field(default=None, description="results by scanning a printed sheet")
+    attempts: AttemptsSettings | None = Field(default=None, description="how often a unit may come to the step")
     tags: TagsByPosition = Field(default=[], description='more tags that are this station\'s, e.g. ["press.nest1_*"]')

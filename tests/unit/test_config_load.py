@@ -222,7 +222,6 @@ def test_ten_different_mistakes_are_all_told_with_their_lines(tmp_path: Path) ->
         ("id: l3-pc1", "id: 007", "agent.id", '"007"'),
         ("timeout: 5min", "timeout: ", "stations.OP20.cycle.timeout", "no value"),
         ("scan: gate", "scan: press", "stations.OP20.identity.scan", "no scanner"),
-        ("when: before", "when: after", "stations.OP20.identity.when", "not available yet"),
         ("scan: gate, ", "", "stations.OP20.identity.scan", "is missing"),
         (r"SN\d{8})$", r"SN\d{8}$", "stations.OP20.identity.pattern", "regular expression"),
         ("positions: [1]", "positions: [1, 1]", "stations.OP20.positions", "twice"),
