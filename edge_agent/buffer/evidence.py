@@ -60,9 +60,9 @@ def undecided_cycles(archive: Archive, unit: str) -> list[tuple[str, str, int, i
     """Cycles that no rule could bind and for which ``unit`` is a candidate: (cycle, station, position,
     opened_at_ns, binding state, reason), oldest first."""
     sql = (
-        "SELECT c.cycle, c.station, c.position, c.opened_at_ns, b.state, coalesce(b.reason, '') FROM binding b"
-        " JOIN cycle c ON c.binding = b.binding"
-        " WHERE b.state IN ('pending', 'ambiguous', 'orphan') AND b.candidates LIKE ? ORDER BY c.opened_at_ns"
+        "SELECT c.cycle, c.station, c.position, c.opened_at_ns, b.state, coalesce(b.reason, '')"
+        " FROM cycle c INDEXED BY cycle_undecided CROSS JOIN binding b ON b.binding = c.binding"
+        " WHERE c.binding_state IN ('pending', 'ambiguous', 'orphan') AND b.candidates LIKE ? ORDER BY c.opened_at_ns"
     )
     return _connection(archive).execute(sql, (f'%"{unit}"%',)).fetchall()
 

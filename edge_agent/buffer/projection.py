@@ -23,6 +23,7 @@ Entry = tuple[int, Record, bytes]
 """A numbered record and its encoded body; an empty body: the number is used, the record is not stored."""
 
 _SAMPLE = Kind.SAMPLE
+_OUTCOME = ("collected", "missing", "counter", "epoch", "completeness", "suspect", "defects")
 
 
 class Sources:
@@ -140,7 +141,7 @@ class Projection:
 
     def _cycle_closed(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         cycle, binding = body["cycle"], body.get("binding", {})
-        outcome = {key: body.get(key) for key in ("collected", "missing", "counter", "epoch")}
+        outcome = {key: body.get(key) for key in _OUTCOME}
         self._connection.execute(
             "INSERT INTO cycle (cycle, config, station, step, position, seq, opened_at_ns, opened_by, attempt, context,"
             " state, ended_at_ns, closed_by, result, complete, outcome, binding_state, unit)"

@@ -47,6 +47,7 @@ INDEXES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "consumption": ("consumption_lot", ("lot", "cycle", "idx")),
     "hold": ("hold_subject", ("subject", "subject_kind", "hold")),
     "verdict": ("verdict_age", ("seq", "verdict_id")),
+    "gate": ("gate_age", ("seq", "gate")),
     "unit_status": ("unit_status_age", ("seq", "serial", "step", "said_by")),
 }
 """Table -> an index that covers its key, and the index's columns with what is left of the key."""

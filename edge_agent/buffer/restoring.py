@@ -57,7 +57,8 @@ def pending(connection: sqlite3.Connection) -> tuple[PendingCycle, ...]:
     """Closed cycles whose unit is still to come, oldest first."""
     sql = (
         "SELECT cycle, station, step, position, opened_at_ns, ended_at_ns, closed_by, result, complete, binding,"
-        " attempt, seq FROM cycle WHERE binding_state = 'pending' AND state = 'closed' ORDER BY seq DESC LIMIT ?"
+        " attempt, seq FROM cycle INDEXED BY cycle_undecided WHERE binding_state IN ('pending', 'ambiguous', 'orphan')"
+        " AND binding_state = 'pending' AND state = 'closed' ORDER BY seq DESC LIMIT ?"
     )
     rows = connection.execute(sql, (PENDING,)).fetchall()
     return tuple(replace(PendingCycle(*row), complete=bool(row[8])) for row in reversed(rows))

@@ -39,7 +39,7 @@ from edge_agent.buffer.witness import Witness
 SMALL = ("source", "log", "route", "lane", "station", "counter", "tagset", "tag", "claim", "hole", "pick", "doubt")
 LARGE = (
     "hold", "material_load", "identifier", "unit", "cycle", "binding", "cycle_window", "genealogy", "consumption",
-    "verdict", "unit_status", "dead_letter", "finding",
+    "verdict", "unit_status", "gate", "dead_letter", "finding",
 )  # fmt: skip
 SMALL_ROWS = 20_000  # of a small table that are taken over before the start; the rest follows
 OPEN_CYCLES = 10_000

@@ -28,7 +28,7 @@ APPLICATION_ID = 0x45414231  # "EAB1": tells `file` and us that this is an edge-
 
 TRACING = """
 CREATE INDEX identifier_carrier ON identifier (value) WHERE kind = 'carrier' AND removed_seq IS NULL;
-CREATE INDEX cycle_pending ON cycle (seq) WHERE binding_state = 'pending';
+CREATE INDEX cycle_undecided ON cycle (seq) WHERE binding_state IN ('pending', 'ambiguous', 'orphan');
 CREATE TABLE genealogy (
   parent TEXT NOT NULL, child TEXT NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, cycle TEXT,
   at_ns INTEGER NOT NULL, removed_seq INTEGER, PRIMARY KEY (parent, child, seq)
@@ -68,6 +68,13 @@ CREATE TABLE unit_status (
 ) WITHOUT ROWID;
 CREATE INDEX unit_status_age ON unit_status (seq);
 CREATE INDEX unit_status_cycle ON unit_status (cycle) WHERE cycle IS NOT NULL;
+CREATE TABLE gate (
+  gate TEXT PRIMARY KEY, station TEXT NOT NULL, position INTEGER NOT NULL, cycle TEXT, unit TEXT, serial TEXT,
+  verdict TEXT NOT NULL, code INTEGER NOT NULL, reasons TEXT NOT NULL, basis TEXT NOT NULL, by TEXT,
+  seq INTEGER NOT NULL, at_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX gate_unit ON gate (unit) WHERE unit IS NOT NULL;
+CREATE INDEX gate_age ON gate (seq);
 CREATE TABLE doubt (what TEXT PRIMARY KEY, text TEXT NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
 """
 """What version 3 added beside columns. Last of all, so that an older file has its roots where a new one has them."""

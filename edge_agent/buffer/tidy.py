@@ -1,9 +1,10 @@
 """What outlives the records, but not for ever: the registry, lanes, logs. Some milliseconds a call.
 
-A closed cycle goes, with its windows, bindings, materials and findings, when it ended longer ago than ``keep_units`` and
-none of its records is left; its unit with its last cycle. What is built into a unit stays, with its cycles, as long as
-that has one; an install goes with the later of its two units. What was loaded, others' status, verdicts and released
-holds go by age; open holds and active loads never, nor a source's last verdict, nor those of a subject that has holds.
+A closed cycle goes, with its windows, bindings, materials and findings, when it ended longer ago than ``keep_units``
+and none of its records is left; its unit with its last cycle. What is built into a unit stays, with its cycles, as long
+as that has one; an install goes with the later of its two units. What was loaded, others' status, the gate's decisions,
+verdicts and released holds go by age; open holds and active loads never, nor a source's last verdict, nor those of a
+subject that has holds.
 
 A lane goes when it is finished and none of its records is left, a replay as soon as it is finished, a log when nothing
 of it is left. What a detached route was to be given once more ends: its receiver is gone, and it had it once; dead
@@ -110,11 +111,13 @@ _AGED = (
     " AND ended_seq IS NOT NULL ORDER BY seq LIMIT ?3)",
     "DELETE FROM unit_status WHERE (serial, step, said_by) IN (SELECT serial, step, said_by FROM unit_status"
     " WHERE seq < ?1 AND at_ns < ?2 ORDER BY seq LIMIT ?3)",
+    "DELETE FROM gate WHERE gate IN (SELECT gate FROM gate WHERE seq < ?1 AND at_ns < ?2 ORDER BY seq LIMIT ?3)",
     "DELETE FROM hold WHERE (hold, subject_kind, subject) IN (SELECT hold, subject_kind, subject FROM hold"
     " WHERE seq < ?1 AND at_ns < ?2 AND state <> 'open' LIMIT ?3)",
     "DELETE FROM verdict WHERE verdict_id IN (SELECT verdict_id FROM verdict v WHERE seq < ?1 AND at_ns < ?2"
     " AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.subject = v.subject AND h.subject_kind = v.subject_kind)"
-    " AND coalesce(decision_seq < (SELECT max(decision_seq) FROM verdict WHERE source = v.source), TRUE) ORDER BY seq LIMIT ?3)",
+    " AND coalesce(decision_seq < (SELECT max(decision_seq) FROM verdict WHERE source = v.source), TRUE)"
+    " ORDER BY seq LIMIT ?3)",
 )
 """What goes by its age alone; ?1 the oldest record, ?2 the cutoff, ?3 how many."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from edge_agent.buffer import found, letters, schema, times
+from edge_agent.buffer import found, letters, lineage, schema, shift, times
 from edge_agent.buffer.files import Files
 from edge_agent.buffer.ledger import Progress, Verdict
 from edge_agent.buffer.queries import connect
@@ -32,6 +32,7 @@ class Identifier:
     value: str
     at_ns: int
     removed: bool
+    position: int | None = None  # of a carrier: the place on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ class Finding:
     at_ns: int
     cycle: str | None
     details: Any
+    acknowledged_at_ns: int | None = None
+    acknowledged_by: str | None = None
+    acknowledged_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,9 @@ class Cycle:
     findings: tuple[Finding, ...]
     tags: tuple[TagSummary, ...]
     readings: tuple[Reading, ...]
+    materials: tuple[lineage.Material, ...] = ()
+    defects: list[Any] = field(default_factory=list)
+    suspect: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,15 @@ class Unit:
     identifiers: tuple[Identifier, ...]
     cycles: tuple[Cycle, ...]
     findings: tuple[Finding, ...]  # that name its serial but no cycle of it
+    kind: str = "serial"
+    components: tuple[lineage.Component, ...] = ()  # built into it, also what was taken out
+    parents: tuple[lineage.Component, ...] = ()  # what it is or was built into
+    holds: tuple[lineage.Hold, ...] = ()  # on it, and on what is in it
+    gate: tuple[lineage.Decision, ...] = ()
+    said: tuple[lineage.Said, ...] = ()  # by others
+
+
+NEWEST_SCANNED = 200_000  # records; some tenths of a second
 
 
 class Archive:
@@ -146,6 +162,18 @@ class Archive:
         sql = "SELECT unit FROM unit WHERE serial = ?1 UNION SELECT unit FROM identifier WHERE value = ?1"
         return [self._unit(unit, readings) for (unit,) in self._connection.execute(sql, (serial,)).fetchall()]
 
+    def forward(self, kind: str, value: str, limit: int) -> lineage.Forward:
+        """Which units contain a ``lot`` or ``package``, at any depth."""
+        return lineage.forward(self._connection, kind, value, limit)
+
+    def tree(self, unit: str) -> lineage.Tree:
+        """All that is in a unit, and all that it is in, at any depth."""
+        return lineage.tree(self._connection, unit)
+
+    def shift(self, since_ns: int, until_ns: int) -> shift.Shift:
+        """What each station did between two instants."""
+        return shift.shift(self._connection, since_ns, until_ns)
+
     def findings(self, *, since_ns: int, code: str | None, all_: bool, limit: int) -> tuple[list[found.Found], int]:
         """The newest findings that nobody acknowledged, or ``all_`` of them, and how many there are."""
         return found.findings(self._connection, since_ns=since_ns, code=code, all_=all_, limit=limit)
@@ -153,6 +181,14 @@ class Archive:
     def unbound(self, *, since_ns: int, station: str | None, limit: int) -> tuple[list[found.Unbound], int]:
         """The newest cycles that are bound to no unit, and how many there are."""
         return found.unbound(self._connection, since_ns=since_ns, station=station, limit=limit)
+
+    def newest(self, kind: int, count: int) -> list[tuple[int, bytes]]:
+        """(seq, body) of the newest records of a kind, among the last ``NEWEST_SCANNED`` of the log; newest first."""
+        sql = (
+            "SELECT seq, body FROM record WHERE kind = ?1 AND seq > (SELECT max(seq) FROM record) - ?2"
+            " ORDER BY seq DESC LIMIT ?3"
+        )
+        return [(seq, bytes(body)) for seq, body in self._connection.execute(sql, (kind, NEWEST_SCANNED, count))]
 
     def stats(self, settings: BufferSettings | None = None) -> dict[str, Any]:
         """The figures of ``Buffer.stats`` that can be known from outside."""
@@ -196,12 +232,14 @@ class Archive:
 
     def _unit(self, unit: str, readings: bool) -> Unit:
         execute = self._connection.execute
-        row = execute("SELECT serial, at_ns FROM unit WHERE unit = ?", (unit,)).fetchone()
-        serial, seen_at_ns = row or (None, 0)
-        sql = "SELECT kind, value, at_ns, removed_seq IS NOT NULL FROM identifier WHERE unit = ? ORDER BY seq"
+        row = execute("SELECT serial, at_ns, kind FROM unit WHERE unit = ?", (unit,)).fetchone()
+        serial, seen_at_ns, what = row or (None, 0, "serial")
+        sql = "SELECT kind, value, at_ns, removed_seq IS NOT NULL, position FROM identifier WHERE unit = ? ORDER BY seq"
         identifiers = tuple(
-            Identifier(kind, value, at_ns, bool(gone)) for kind, value, at_ns, gone in execute(sql, (unit,))
+            Identifier(kind, value, at_ns, bool(gone), place)
+            for kind, value, at_ns, gone, place in execute(sql, (unit,))
         )
+        db = self._connection
         sql = (
             "SELECT cycle FROM (SELECT cycle, seq FROM cycle WHERE unit = ?1 UNION SELECT c.cycle, c.seq FROM binding b"
             " JOIN cycle c ON c.cycle = b.cycle WHERE b.unit = ?1) ORDER BY seq"
@@ -209,7 +247,11 @@ class Archive:
         cycles = tuple(self._cycle(cycle, unit, readings) for (cycle,) in execute(sql, (unit,)).fetchall())
         own = {cycle.cycle for cycle in cycles}
         others = (one for one in self._findings("serial", serial) if one.cycle not in own)
-        return Unit(unit, serial, seen_at_ns, identifiers, cycles, tuple(others))
+        return Unit(
+            unit, serial, seen_at_ns, identifiers, cycles, tuple(others), what, lineage.components(db, unit),
+            lineage.components(db, unit, "child"), tuple(lineage.holds(db, lineage.subjects(db, unit))),
+            tuple(lineage.decisions(db, unit)), tuple(lineage.said(db, serial)),
+        )  # fmt: skip
 
     def _cycle(self, cycle: str, unit: str, readings: bool) -> Cycle:
         sql = (
@@ -232,6 +274,9 @@ class Archive:
             findings=tuple(self._findings("cycle", cycle)),
             tags=tuple(self._tags(cycle)),
             readings=tuple(self._readings(cycle)) if readings else (),
+            materials=lineage.materials_of(self._connection, cycle),
+            defects=outcome.get("defects") or [],
+            suspect=outcome.get("suspect") or [],
         )  # fmt: skip
 
     def _bindings(self, cycle: str) -> Iterator[Binding]:
@@ -246,11 +291,12 @@ class Archive:
             yield Binding(binding, state, unit, serial, rule, reason, named, seen, by, at_ns)
 
     def _findings(self, column: str, value: str | None) -> Iterator[Finding]:
-        sql = f"SELECT finding, code, severity, text, source, at_ns, cycle, details FROM finding WHERE {column} = ?"
-        for row in self._connection.execute(sql + " ORDER BY seq", (value,)):
-            finding, code, severity, text, source, at_ns, cycle, details = row
-            told = None if details is None else orjson.loads(details)
-            yield Finding(finding, code, severity, text, source, at_ns, cycle, told)
+        sql = (
+            "SELECT finding, code, severity, text, source, at_ns, cycle, details, acknowledged_at_ns, acknowledged_by,"
+            f" acknowledged_reason FROM finding WHERE {column} = ? ORDER BY seq"
+        )
+        for row in self._connection.execute(sql, (value,)):
+            yield replace(Finding(*row), details=None if row[7] is None else orjson.loads(row[7]))
 
     def _tags(self, cycle: str) -> Iterator[TagSummary]:
         """SQLite gives a bare column the value of the row that min() or max() chose; hence two queries."""

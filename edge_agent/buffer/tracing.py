@@ -20,6 +20,8 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from edge_agent.model import Kind, Record
 
 Fact = Callable[[int, Record, Mapping[str, Any]], None]
@@ -35,6 +37,7 @@ def tracing(db: sqlite3.Connection, recall: Recall) -> Mapping[int, Fact]:
         Kind.MATERIAL: facts.material,
         Kind.HOLD_ACK: facts.hold_ack,
         Kind.UNIT_STATUS: facts.unit_status,
+        Kind.GATE: facts.gate,
         Kind.AUDIT: facts.audit,
     }
 
@@ -119,6 +122,16 @@ class _Tracing:
             (
                 name, kind, subject, action, body["verdict_id"], decision, body["source"], body.get("text"),
                 None if expires is None else int(expires), seq, record.at.at_ns,
+            ),
+        )  # fmt: skip
+
+    def gate(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO gate VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                body["gate"], body["station"], body["position"], body.get("cycle"), body.get("unit"),
+                body.get("serial"), body["verdict"], body["code"], orjson.dumps(body["reasons"]).decode(),
+                body["basis"], body.get("by"), seq, record.at.at_ns,
             ),
         )  # fmt: skip
 
