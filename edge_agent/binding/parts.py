@@ -12,8 +12,6 @@ from edge_agent.binding.gatekeeper import Gatekeeper
 from edge_agent.binding.genealogy import Components
 from edge_agent.binding.late import LateScans
 from edge_agent.binding.materials import Materials
-from edge_agent.binding.genealogy import Components
-from edge_agent.binding.materials import Materials
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Station
 from edge_agent.binding.position import Floor, PositionLife
@@ -29,11 +27,6 @@ def parts_of(
         parts.append(OperatorCommands(station.commands, context, positions))
     if any(position.out is not None for position in station.positions):
         parts.append(ScanOut(floor, positions.values()))
-    if station.needs.materials:
-        parts.append(Materials(floor, station, context))
-    if station.needs.components or station.needs.remove is not None:
-        parts.append(Components(floor, station))
-    parts.append(Completeness(floor, station, context))  # judges what the others say went in
     if station.needs.materials:
         parts.append(Materials(floor, station, context))
     if station.needs.components or station.needs.remove is not None:
