@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 from edge_agent.binding import Binder, Outcome, ReadGroup, Restored, Write
+from edge_agent.binding.action import Action
 from edge_agent.buffer import schema
 from edge_agent.buffer.projection import Projection, Sources
 from edge_agent.buffer.registry import Registry
@@ -257,11 +258,23 @@ class Line:
         self.readings += len(values)
         self.take(self.binder.on_sample(Sample(device.groups[group], self.now, started, values, status), self.next_seq))
 
+    def push(self, name: str, group: str) -> None:
+        """A device speaks by itself, now."""
+        device = self.devices[name]
+        values, status = self._values(device, group)
+        self._deliver(device, group, self.mono_ns, values, status)
+
     def scan(self, reader: str, text: str | bytes, status: ScanStatus = ScanStatus.READ) -> None:
         """A reader says something, now."""
         raw = text.encode() if isinstance(text, str) else text
         self.readings += 1
         self.take(self.binder.on_scan(Scan(reader, self.now, raw, status), self.next_seq))
+
+    def act(self, action: Action) -> dict[str, Any]:
+        """What people and other systems do."""
+        outcome, answer = self.binder.act(action, self.now, self.next_seq)
+        self.take(outcome)
+        return answer
 
     # --- what the agent says ---------------------------------------------------------------------------------------
 

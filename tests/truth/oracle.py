@@ -66,6 +66,8 @@ DISTURBANCES = {
     "none": "nothing happens",
     "missed_scan": "the reader that identifies did not see the label, and said nothing",
     "missed_out": "the reader at the exit did not see the label",
+    "missed_out_and_in": "one unit's exit and the next one's entry are not read",
+    "restart_pending": "the agent restarts when only the late scan is missing",
     "double_scan": "the label is read again: at once, or seconds later",
     "late_scan": "the scan that announces the unit comes only after its work",
     "early_next_scan": "an indexing machine: the next label is read before this unit's end was seen",
@@ -160,6 +162,7 @@ ORACLE: dict[str, dict[str, Cell]] = {
     | {
         "missed_scan": Cell("unbound", ("skipped_scan",)),
         "missed_out": Cell("bound", ("skipped_scan",), note="the next entry ends it"),
+        "missed_out_and_in": Cell("ambiguous", ("skipped_scan",), note="in came one, out went another"),
         "double_scan": BOUND,
         "late_scan": Cell("unbound", note="nobody can see that it was there before; the exit fits"),
         "swapped_scan": BOUND,
@@ -222,7 +225,8 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "foreign_label": Cell("orphan", ("unmatched_scan", "skipped_scan")),
         "two_candidates": Cell("ambiguous", also=("skipped_scan", "unmatched_scan"), note="both"),
         "scan_too_late": Cell("orphan", ("skipped_scan", "unmatched_scan"), note="the scan finds no candidate"),
-        "restart": Cell("orphan", ("observation_gap",), also=("skipped_scan", "unmatched_scan"), note="or ambiguous"),
+        "restart": Cell("bound", ("observation_gap",), note="the result and its scan came after; what was before is nobody's"),
+        "restart_pending": Cell("orphan", ("observation_gap",), also=("skipped_scan", "unmatched_scan")),
         "value_missing": Cell("bound", ("missing_field",)),
     },
     # a tester's message names the serial
@@ -260,9 +264,12 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "none": BOUND,
         "component_missing": Cell("none", ("missing_field",), note="the parent is incomplete"),
         "component_reused": Cell("none", ("component_reused",), also=("missing_field",)),
+        "wrong_component": Cell("none", ("wrong_material",), also=("missing_field",)),
         "component_removed": BOUND,
         "double_scan": BOUND,
-        "restart": Cell("bound", ("observation_gap",), note="what was installed before stays; the result is orphan"),
+        "restart": Cell(
+            "bound", ("observation_gap",), also=("missing_field",), note="what was installed stays; the result is orphan"
+        ),
     },
     # lots into units: work is the consumption
     "lot_consumption": {
@@ -279,7 +286,7 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "none": BOUND,
         "retest": Cell("bound", note="attempt 2"),
         "restart": Cell("bound", note="between two attempts: the next is still attempt 2"),
-        "too_many_attempts": Cell("bound", also=("too_many_attempts",), note="every attempt is kept"),
+        "too_many_attempts": Cell("bound", ("retest_limit",), note="every attempt is kept"),
     },
     # may it enter? work is the answer
     "gate": {
@@ -288,7 +295,7 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "missing_step": Cell("none", ("gate_blocked",), also=("missing_step",)),
         "too_many_attempts": Cell("none", ("gate_blocked",)),
         "late_permit": Cell("bound", ("gate_blocked",), note="blocked, released, asked again, permitted"),
-        "restart": BOUND,
+        "restart": Cell("bound", also=_RESTART, note="a unit that was turned away stood at the place"),
     },
 }
 

@@ -17,7 +17,7 @@ from edge_agent.model import ScanStatus
 from truth.line import SECOND, Barrier, Device, Line, Restart, Script
 from truth.oracle import ORACLE, Cell
 
-LEAVES_OPEN = {"unit_removed", "late_scan"}
+LEAVES_OPEN = {"unit_removed", "late_scan", "missed_out"}
 """After these a scan stands in the books that no work follows: if the next unit were not scanned, nobody could tell."""
 BLIND = {"missed_scan", "unreadable_scan", "foreign_label", "late_scan", "missed_out"}
 RESTARTS = {"restart", "restart_rescan", "swapped_in_downtime"}
