@@ -28,7 +28,10 @@ def examples_of(pattern: re.Pattern[str]) -> tuple[str, ...]:
 
 
 def repeats_in_repeats(pattern: re.Pattern[str]) -> bool:
-    """Whether an unlimited repeat stands in another, as in ``(a+)+``: a label can keep that busy for years."""
+    """Whether an unlimited repeat stands in another, as in ``(a+)+``: a label can keep that busy for years.
+
+    Not if a sign that the inner one cannot match parts its rounds, as in ``(-[A-Z]+)*``.
+    """
     return _nested(_parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG), False)
 
 
@@ -36,12 +39,31 @@ def _nested(parts: Any, inside: bool) -> bool:
     for code, value in parts:
         if code in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             unlimited = value[1] is sre.MAXREPEAT
-            if (unlimited and inside) or _nested(value[2], inside or unlimited):
+            if (unlimited and inside) or _nested(value[2], inside or (unlimited and not _parted(value[2]))):
                 return True
         inner = value[3:] if code is sre.SUBPATTERN else value[1] if code is sre.BRANCH else ()
         if any(_nested(part, inside) for part in inner):
             return True
     return False
+
+
+def _parted(parts: Any) -> bool:
+    """Whether a sign stands in these parts that no repeat beside it matches."""
+    while len(parts) == 1 and parts[0][0] is sre.SUBPATTERN:
+        parts = parts[0][1][3]
+    repeated = [one for code, value in parts if code in (sre.MAX_REPEAT, sre.MIN_REPEAT) for one in value[2]]
+    signs = [chr(value) for code, value in parts if code is sre.LITERAL]
+    return any(not any(_may_match(sign, *one) for one in repeated) for sign in signs)
+
+
+def _may_match(sign: str, code: Any, value: Any) -> bool:
+    if code is sre.LITERAL:
+        return bool(chr(value) == sign)
+    if code is sre.NOT_LITERAL:
+        return bool(chr(value) != sign)
+    if code is sre.IN:
+        return any(_is_in(sign, item) for item in value) != (value[0][0] is sre.NEGATE)
+    return True
 
 
 def _texts(parts: Any) -> Iterator[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.identify import gs1, iso15434
 from edge_agent.identify.checks import mod10
 from edge_agent.identify.commands import CommandRule
-from edge_agent.identify.examples import examples_of
+from edge_agent.identify.examples import examples_of, repeats_in_repeats
 from edge_agent.identify.fields import MAX_VALUE
 from edge_agent.identify.gs1 import Gs1Rule
 from edge_agent.identify.iso15434 import Iso15434Rule
@@ -109,3 +110,13 @@ def test_examples_match_their_pattern(text: str) -> None:
     pattern = re.compile(text)
     shown = examples_of(pattern)
     assert shown and all(pattern.fullmatch(one) for one in shown)
+
+
+@pytest.mark.parametrize("text", ["(a+)+", r"(\w\w+)*x", "(?:a|b+)*", "((a*)*)*", r"(-[\w-]+)*", "(?:(?:x+)y?)+"])
+def test_an_expression_that_a_label_can_keep_busy_is_known(text: str) -> None:
+    assert repeats_in_repeats(re.compile(text))
+
+
+@pytest.mark.parametrize("text", [r"\w+(-[A-Z0-9]+)*", r"(\d{3})+", r"(?P<a>.+)-(?P<b>.+)", r"([^/]+/)+x", "(a{1,3})*"])
+def test_an_expression_that_it_cannot_is_taken(text: str) -> None:
+    assert not repeats_in_repeats(re.compile(text))
