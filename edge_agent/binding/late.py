@@ -87,7 +87,7 @@ class LateScans(Part):
         self._awaited: list[_Awaited] = []
         self._muddle = self._met = 0  # cycles that several scans may belong to, and how many of these came
         self._early: deque[dict[str, str]] = deque(maxlen=WAITING)
-        self._unclaimed = 0  # cycles that nobody scanned in time: they explain scans that come too late
+        self._unclaimed = 0  # cycles that were given up: they explain scans that come too late
         self._last: tuple[str, int] = ("", 0)  # the serial that was bound last, and when its scan was seen last
 
     def scanners(self) -> set[str]:
@@ -97,6 +97,11 @@ class LateScans(Part):
         return self._reads.match(device, seen)
 
     # --- what comes in -----------------------------------------------------------------------------------------
+
+    def start(self, draft: Draft) -> None:
+        """What :func:`give_up_pending` gave up just now explains a scan that finds no cycle."""
+        here = [record for record in draft.records if record.kind is Kind.BINDING and record.source == self.plan.name]
+        self._unclaimed = sum(record.body["rule"] == "gap" for record in here)
 
     def closed(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         if cycle.state is not BindingState.PENDING or life not in self._lives:
@@ -138,6 +143,7 @@ class LateScans(Part):
         awaited, self._awaited = self._awaited, []
         for one in awaited:
             if one.cycle.state is BindingState.PENDING:
+                self._unclaimed += 1
                 self._say_nobody(one, draft, "gap", f"{device} was not observed while its scan was awaited")
         self._muddle = self._met = 0
         self._early.clear()
