@@ -140,6 +140,7 @@ class Materials(Part):
             plan.name, found.get("lot"), found.get("package"), found.get("part_number"), found.get("supplier"),
             found.get("expiry"), _number(found.get("quantity")), scan.at.at_ns, scan.seq,
         )  # fmt: skip
+        self._check_copied(load, [load.seq], draft)
         old = next((one for one in self.loads[plan.name] if one.same(load)), None)
         if old is None:
             self._load(plan, load, draft)
@@ -152,7 +153,6 @@ class Materials(Part):
 
     def _load(self, plan: Material, load: Load, draft: Draft) -> None:
         loads, evidence = self.loads[plan.name], [load.seq]
-        self._check_copied(load, evidence, draft)
         if loads and plan.splice:
             loads[-1].spliced_for = 0
             self._begin("splice", load, draft)
