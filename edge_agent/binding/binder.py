@@ -33,6 +33,7 @@ from edge_agent.identify.label import Label
 from edge_agent.identify.patterns import text_of
 from edge_agent.model import BindingState, Instant, Kind, Result, Sample, Scan, ScanStatus
 
+UNKNOWN_NS = 1 << 62  # longer than any limit
 STALL_FINDING_EVERY_NS = 60 * 10**9  # stalls of a device that interrupt nothing are reported this often at most
 
 
@@ -95,6 +96,9 @@ class Binder:
             life.restore(old, now)
             life.interrupt(draft, since, "restart", "the line")
         give_up_pending(draft, since, self._restored.pending)
+        if self._restored.until_ns is not None:  # a clock that went back tells nothing of how long it was
+            dark_ns = now.at_ns - self._restored.until_ns
+            self._floor.dark_ns = dark_ns if dark_ns >= 0 else UNKNOWN_NS
         for station in self._stations.values():
             for part in station.parts:
                 part.start(draft)
@@ -193,7 +197,7 @@ class Binder:
                 heard.bouncing = True
                 heard.bounced += [life for life, _ in station.places(scan.device, seen)]
                 continue
-            if context := station.context.match(scan.device, seen.text):
+            if context := station.context.match(scan.device, seen):
                 heard.context.append((station, context))
             elif meant := station.part_meant(scan.device, seen):
                 heard.parts.append((station, *meant))

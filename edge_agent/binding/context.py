@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.binding.plan import Context
+from edge_agent.binding.seen import Reads, Seen
 from edge_agent.identify.patterns import readable
 from edge_agent.model import Instant, Sample, Value
 
@@ -36,15 +37,19 @@ class StationContext:
             if name in names:
                 self._items[name] = _Item(item["value"], item["source"], int(item["since_ns"]), stale=True)
 
-    def match(self, device: str, text: str | None) -> dict[str, str]:
-        """The items that a scan of ``text`` on ``device`` would set, name -> value."""
-        if text is None or not readable(text):
-            return {}
+    def match(self, device: str, seen: Seen) -> dict[str, str]:
+        """The items that a scan on ``device`` would set, name -> value."""
         found: dict[str, str] = {}
+        text = seen.text if seen.text is not None and readable(seen.text) else None
         for context in self._plan:
             if context.scanner != device:
                 continue
-            if context.pattern is None:
+            if context.rules:
+                said = Reads(device, None, context.rules, context.name).match(device, seen)
+                found |= {context.name: said[context.name]} if said else {}
+            elif text is None:
+                continue
+            elif context.pattern is None:
                 found[context.name] = text
             elif match := context.pattern.fullmatch(text):
                 found[context.name] = match.groupdict().get(context.name) or match[0]

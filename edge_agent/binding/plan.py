@@ -132,6 +132,7 @@ class Context:
     scanner: str | None
     pattern: re.Pattern[str] | None  # its named group ``name``, else the whole match, is the value
     tag: TagRef | None
+    rules: frozenset[str] = frozenset()  # label rules whose identifier ``name`` is the value, instead of ``pattern``
 
 
 @dataclass(frozen=True, slots=True)

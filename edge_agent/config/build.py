@@ -256,11 +256,13 @@ class _StationBuilder:
             scanner = self.refs.scanner(settings.scan or "", (*path, "scan"))
             tag = self.refs.tag(settings.tag or "", (*path, "tag"))
             pattern = self.refs.pattern(settings.pattern, (*path, "pattern"), None)
-            if scanner is not None and settings.pattern is None and scanner in _names(self.settings.identity.scan):
+            rules = self._rules(settings.labels, (*path, "labels"), name)
+            everything = settings.pattern is None and not rules
+            if scanner is not None and everything and scanner in _names(self.settings.identity.scan):
                 hint = "add a pattern that only these labels match"
                 self.problems.add(path, f"{scanner} also scans the units, whose labels would be taken for this", hint)
             self._no_overlap(pattern, [settings.scan or ""], (*path, "pattern"))
-            yield Context(name, scanner, pattern, tag)
+            yield Context(name, scanner, pattern, tag, rules)
 
     def _rules(self, names: Sequence[str] | None, path: Path, *kinds: str) -> frozenset[str]:
         """The label rules of these names, each of which must be able to give an identifier of one of these kinds."""

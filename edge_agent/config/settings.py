@@ -159,6 +159,9 @@ class ContextSettings(Settings):
 
     scan: str | None = Field(default=None, description="scanner that reads it")
     pattern: str | None = Field(default=None, description="regular expression that its labels match as a whole")
+    labels: list[Name] | None = Field(
+        default=None, min_length=1, description="names of the section labels: that give it, in place of pattern"
+    )
     tag: str | None = Field(default=None, description="device.tag that holds it")
 
     @model_validator(mode="after")
@@ -167,6 +170,8 @@ class ContextSettings(Settings):
             raise ValueError("comes from a scan or from a tag; write scan: <scanner> or tag: <device.tag>")
         if self.pattern is not None and self.scan is None:
             raise ValueError("pattern belongs to scan; take it away, or write scan: <scanner>")
+        if self.labels is not None and (self.pattern is not None or self.scan is None):
+            raise ValueError("labels stands beside scan and in place of pattern; write scan: and labels: alone")
         return self
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_agent.binding.plan import Context
 from edge_agent.identify.gs1 import DEFAULT_MAP, Gs1Rule
 from edge_agent.identify.iso15434 import Iso15434Rule
 from edge_agent.identify.label import Labels
+from edge_agent.identify.transponder import Em4100Rule
 from edge_agent.model import Kind
 from support.binding_rig import Rig, plan, station
 
@@ -60,3 +62,14 @@ def test_a_doubtful_label_is_used_by_nobody() -> None:
 def test_what_no_rule_reads_is_unmatched() -> None:
     (finding,) = bodies(rig().scan("no label of these"), Kind.FINDING)
     assert finding["code"] == "unmatched_scan"
+
+
+def test_a_badge_read_by_a_rule_is_the_operator() -> None:
+    operator = Context("operator", "gate", None, None, frozenset({"badge"}))
+    labels = Labels((BOX, REEL, Em4100Rule("badge", "operator")))
+    one = Rig(plan(station(pattern=None, rules=frozenset({"reel"}), context=(operator,)), labels=labels))
+    (scan,) = bodies(one.scan("010063E9AE25"), Kind.SCAN)
+    assert scan["stations"] == ["OP20"] and scan["label"] == "badge"
+    one.put_in(WHOLE)
+    (opened,) = [body for _, record, body in one.records if record.kind is Kind.CYCLE_OPENED]
+    assert opened["context"]["operator"]["value"] == "0006547886"

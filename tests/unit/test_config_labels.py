@@ -117,6 +117,18 @@ def test_mistakes_are_told_where_they_are(text: str, key: str, what: str, tmp_pa
     assert problem.key.startswith(key) and what in problem.what and problem.hint, problem
 
 
+def test_a_context_may_be_read_by_rules_that_give_it(tmp_path: Path) -> None:
+    text = (
+        "  badge: {format: em4100, is: operator}"
+        + STATION
+        + "{when: before, scan: gate, labels: [unit]}\n    context: "
+    )
+    (station,) = read(tmp_path, text + "{operator: {scan: gate, labels: [badge]}}").plan.stations
+    assert station.context[0].rules == {"badge"}
+    (problem,) = problems(tmp_path, text + "{order: {scan: gate, labels: [badge]}}")
+    assert problem.what == "the label rule badge gives no order"
+
+
 def test_without_the_section_there_are_no_rules(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(HEAD.partition("labels:")[0], encoding="utf-8")
