@@ -289,14 +289,16 @@ class Line:
             elif isinstance(effect, Write):
                 self.commit()
                 name, _, tag = effect.tag.partition(".")
-                self.after(0.003, lambda d=self.devices[name], t=tag, v=effect.value: self._write(d, t, v), agent=True)
+                values = [(one.partition(".")[2], value) for one, value in effect.before] + [(tag, effect.value)]
+                self.after(0.003, lambda d=self.devices[name], v=values: self._write(d, v), agent=True)
 
-    def _write(self, device: Device, tag: str, value: Any) -> None:
+    def _write(self, device: Device, values: list[tuple[str, Any]]) -> None:
         if device.hold_writes or device.offline:
             return
-        device.tags[tag] = value
-        for hook in device.on_write:
-            hook(tag, value)
+        for tag, value in values:
+            device.tags[tag] = value
+            for hook in device.on_write:
+                hook(tag, value)
 
     def _append(self, records: list[Record]) -> None:
         for record in records:

@@ -88,9 +88,17 @@ class LotConsumption(Single):
         yield from self.through_it()
 
     def copied_lot(self, visit: Visit) -> Script:
-        """The same lot number, of another date."""
+        """The same lot number, of another date: of the reel that runs, or of one before."""
+        copied = self.lot
+        if self.chance.random() < 0.5:
+            yield from self.refeed()
         yield 2.5
-        yield from self.feed(self.lot.partition("/")[0] + "/2098-07-07")
+        copy = copied.partition("/")[0] + "/2098-07-07"
+        if copied == self.lot:
+            self.reel(copy)
+            yield 0.3
+        else:
+            yield from self.feed(copy)
         yield from self.press(visit, self.certain())
         yield from self.refeed()
 
