@@ -34,6 +34,7 @@ from edge_agent.identify.patterns import text_of
 from edge_agent.model import BindingState, Instant, Kind, Result, Sample, Scan, ScanStatus
 
 UNKNOWN_NS = 1 << 62  # longer than any limit
+UNKNOWN_NS = 1 << 62  # longer than any limit
 STALL_FINDING_EVERY_NS = 60 * 10**9  # stalls of a device that interrupt nothing are reported this often at most
 
 
@@ -96,6 +97,9 @@ class Binder:
             life.restore(old, now)
             life.interrupt(draft, since, "restart", "the line")
         give_up_pending(draft, since, self._restored.pending)
+        if self._restored.until_ns is not None:  # a clock that went back tells nothing of how long it was
+            dark_ns = now.at_ns - self._restored.until_ns
+            self._floor.dark_ns = dark_ns if dark_ns >= 0 else UNKNOWN_NS
         if self._restored.until_ns is not None:  # a clock that went back tells nothing of how long it was
             dark_ns = now.at_ns - self._restored.until_ns
             self._floor.dark_ns = dark_ns if dark_ns >= 0 else UNKNOWN_NS

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edge_agent.binding.batch import gone_unseen
 from edge_agent.binding.cycle import Cycle
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
@@ -42,6 +43,7 @@ class Ends:
             return
         self._doubles.pop(trigger, None)
         self._report_end(lives, ended, draft)
+        lives = self._concerned(trigger, lives, ended)
         serials = [plc_text(self._serial_value(life, ended)) for life in lives]
         for life, serial in zip(lives, serials, strict=True):
             if self._plan.identity == "after":
@@ -50,6 +52,16 @@ class Ends:
                 self._end_in_data(life, ended, serial, serials.count(serial) > 1, draft)
             else:
                 self._end_scanned(trigger, life, ended, draft)
+
+    def _concerned(self, trigger: Trigger, lives: list[PositionLife], ended: Ended) -> list[PositionLife]:
+        """Where places may be empty (on a carrier, in an oven), an end that they share is of those that are not."""
+        if len(lives) == 1 or (self._plan.batch is None and self._plan.of != "carrier"):
+            return lives
+        there = [life for life in lives if life.cycle is not None]
+        for life in lives:
+            if life not in there:
+                self._seen_late(trigger, life, ended)
+        return there or (lives if self._plan.batch is None else lives[:1])
 
     def _double(self, trigger: Trigger, lives: list[PositionLife], ended: Ended, draft: Draft) -> None:
         """Acknowledged again, not recorded. A counter that never moves would lose every result: say so."""
@@ -119,15 +131,16 @@ class Ends:
 
     def _end_undecided(self, life: PositionLife, ended: Ended, draft: Draft) -> None:
         """The end is the unit's before, or the scanned one's: nobody can tell."""
-        cycle, scanned = life.cycle, {"serial": life.waiting[0].identifiers["serial"]}
+        cycle, scan = life.cycle, life.waiting[0]
+        scanned = [{"serial": scan.name}] if scan.identifiers else list(scan.candidates)
         reason = "the PLC was read so late after the next scan that this may be either unit's end"
         if cycle is None or cycle.suspended:
             if cycle is not None:
                 life.close_interrupted(draft)
-            self._orphan(life, ended, "late_read", reason, BindingState.AMBIGUOUS, (scanned,), draft)
+            self._orphan(life, ended, "late_read", reason, BindingState.AMBIGUOUS, scanned, draft)
             return
-        before = {} if cycle.unit is None else {"unit": cycle.unit.unit, "serial": cycle.unit.serial}
-        candidates = [before, scanned] if before else [scanned]
+        before = [] if cycle.unit is None else [{"unit": cycle.unit.unit, "serial": cycle.unit.serial}]
+        candidates = [*before, *scanned]
         life.bind(draft, BindingState.AMBIGUOUS, "late_read", ended.evidence, reason=reason, candidates=candidates)
         self._close_ended(life, ended, draft)
 
@@ -285,7 +298,9 @@ def leave_elsewhere(floor: Floor, life: PositionLife, serial: str, at: Instant, 
         cycle = other.cycle
         if other is life or cycle is None:
             continue
-        if cycle.suspended or other.trigger is None:
+        if other.station.batch is not None and other.trigger is None:
+            gone_unseen(other, at, seq, draft)
+        elif cycle.suspended or other.trigger is None:
             displace(other, at, seq, draft)
         else:
             disputed = other.name

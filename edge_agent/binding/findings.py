@@ -27,6 +27,8 @@ SEVERITY = {
     "limit_violated": "error",
     "unmapped_code": "error",
     "cycle_timeout": "warning",
+    "carrier_not_cleared": "warning",
+    "register_unsure": "warning",
     "clock_step": "warning",
     "duplicate_agent": "error",
     "duplicate_message": "error",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.plan import Characteristic, TagRef
 from edge_agent.binding.seen import Seen
+from edge_agent.binding.trigger import device_of
 from edge_agent.model import Instant, Sample
 
 if TYPE_CHECKING:
@@ -40,8 +41,12 @@ class Part:
         return set()
 
     def delimiting(self) -> list[TagRef]:
-        """The tags that delimit the station's cycles: their silence, and their device's loss, is a gap of all of them."""
+        """The tags that delimit the station's cycles: their silence is a gap of all of them."""
         return []
+
+    def blinding(self) -> set[str]:
+        """The devices without which nobody sees another unit take this one's place."""
+        return {device_of(tag.group) for tag in self.delimiting()}
 
     def scanners(self) -> set[str]:
         """Every device whose scans may concern this part."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge_agent.binding.attempts import AttemptLimit
+from edge_agent.binding.batch import InAndOut
+from edge_agent.binding.carrying import Load, Unload
+from edge_agent.binding.changeover import Changeover
 from edge_agent.binding.commands import OperatorCommands
 from edge_agent.binding.completeness import Completeness
 from edge_agent.binding.context import StationContext
@@ -15,6 +18,7 @@ from edge_agent.binding.materials import Materials
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Station
 from edge_agent.binding.position import Floor, PositionLife
+from edge_agent.binding.register import RegisterSlot
 from edge_agent.binding.scan_out import ScanOut
 
 
@@ -25,6 +29,16 @@ def parts_of(
     parts: list[Part] = []
     if station.commands is not None:
         parts.append(OperatorCommands(station.commands, context, positions))
+    if station.slot is not None:
+        parts.append(RegisterSlot(floor, station.slot, next(iter(positions.values()))))
+    if station.batch is not None:
+        parts.append(InAndOut(floor, station.batch, positions))
+    if station.carrying is not None and station.carrying.op == "load":
+        parts.append(Load(floor, station, station.carrying, positions.values()))
+    elif station.carrying is not None:
+        parts.append(Unload(floor, station, station.carrying))
+    if station.of == "lot" and station.changeover_s:
+        parts.append(Changeover(floor, station.changeover_s))
     if any(position.out is not None for position in station.positions):
         parts.append(ScanOut(floor, positions.values()))
     if station.needs.materials:

@@ -83,7 +83,7 @@ class ScanOut(Part):
         )  # fmt: skip
 
 
-def displace(life: PositionLife, at: Instant, seq: int, draft: Draft) -> None:
+def displace(life: PositionLife, at: Instant, seq: int, draft: Draft, by: str = "next_scan") -> None:
     """Another unit is scanned in here, or this one elsewhere: the open cycle ends with that scan, ``seq``."""
     cycle = life.cycle
     assert cycle is not None, "only an open cycle is displaced"
@@ -91,7 +91,7 @@ def displace(life: PositionLife, at: Instant, seq: int, draft: Draft) -> None:
         life.close_interrupted(draft)
         return
     left_unseen = life.plan.out is not None
-    life.close(draft, "next_scan", at, judged=life.trigger is None and not left_unseen, evidence=[seq])
+    life.close(draft, by, at, judged=life.trigger is None and not left_unseen, evidence=[seq])
     if left_unseen:
         report(
             draft, life.station.name, "skipped_scan", f"{life.name}: {cycle.serial or 'a unit'} left without a scan",

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edge_agent.binding.carrying import name_unit, report_empty
+from edge_agent.binding.changeover import Changeover
 from edge_agent.binding.context import StationContext
 from edge_agent.binding.cycle import Cycle
 from edge_agent.binding.draft import Draft
@@ -38,6 +40,8 @@ WAITING = 4
 WAIT_NS = 5_000_000_000  # a scan whose read does not come within this opens interrupted
 QUEUED_NS = 250_000_000  # a scan this soon after a silence was noticed may be older than it seems
 DEFAULT_GAP_NS = 1_000_000_000
+
+OPENED_BY = {"scan": "scan", "carrier": "carrier", "register": "index"}  # by the rule that names who is here
 
 Counters = Mapping[tuple[str, int], tuple[int, int]]
 
@@ -69,8 +73,11 @@ class StationLife:
             one.peers = [other for other in handshakes if other is not one and other.plan.ack == one.plan.ack]
         self.positions = dict(sorted(self.positions.items()))
         self.parts = parts_of(floor, plan, self.context, self.positions)
+        self._changeover = next((part for part in self.parts if isinstance(part, Changeover)), None)
+        blinding = frozenset[str]().union(*(part.blinding() for part in self.parts))
         for life in self.positions.values():
             life.parts = self.parts
+            self._blinding[life] |= blinding
         self._reads = [
             (life, Reads(life.plan.scanner, plan.pattern, plan.rules, plan.of))
             for life in self.positions.values()
@@ -101,7 +108,8 @@ class StationLife:
 
     def delimiting(self) -> list[TagRef]:
         """The tags that end cycles: silence of one of them is an observation gap."""
-        return [trigger.tag for trigger, _ in self._delimiters() if trigger.tag is not None]
+        tags = [trigger.tag for trigger, _ in self._delimiters() if trigger.tag is not None]
+        return tags + [tag for part in self.parts for tag in part.delimiting()]
 
     def _delimiters(self) -> list[tuple[Trigger, list[PositionLife]]]:
         """What ends cycles, and what starts them."""
@@ -163,14 +171,23 @@ class StationLife:
     def on_scan(self, life: PositionLife, identifiers: dict[str, str], at: Instant, seq: int, draft: Draft) -> None:
         """A scan that identifies a unit at one of our positions; ``seq`` is its record's."""
         life.counts["scans"] += 1
-        trigger = life.trigger
-        scan = Waiting(identifiers, at, seq, blind=trigger is not None and trigger.unknown)
+        scan = Waiting(identifiers, at, seq)
+        if self.plan.of == "carrier":
+            name_unit(self._floor, self.plan, life.plan.number, scan)
+            if life.trigger is None and life is next(iter(self.positions.values())):
+                report_empty(self._floor, self.plan, scan, identifiers["carrier"], draft)
+        self.arrive(life, scan, draft)
+
+    def arrive(self, life: PositionLife, scan: Waiting, draft: Draft) -> None:
+        """Somebody is at this position now: at once, or as soon as the unit before is settled."""
+        trigger, at = life.trigger, scan.at
+        scan.blind = trigger is not None and trigger.unknown
         if trigger is not None and life.stalled is not None and at.mono_ns - life.stalled.mono_ns < QUEUED_NS:
             scan.away = device_of(trigger.watched)
         if trigger is None or (trigger.tag is None and not trigger.lost):
-            self._take_effect(life, scan, draft, (seq,), "")
+            self._take_effect(life, scan, draft, (scan.seq,), "")
         elif trigger.lost:
-            self._take_effect(life, scan, draft, (seq,), device_of(trigger.watched))
+            self._take_effect(life, scan, draft, (scan.seq,), device_of(trigger.watched))
         else:
             waiting = life.waiting
             if len(waiting) == WAITING:
@@ -179,17 +196,20 @@ class StationLife:
             trigger.ask(draft)
 
     def _drop(self, life: PositionLife, scan: Waiting, draft: Draft) -> None:
-        serial = scan.identifiers["serial"]
         report(
             draft, self.plan.name, "unmatched_scan",
-            f"{life.name}: the scan of {serial} was dropped, {WAITING} newer ones wait for the PLC",
-            evidence=[scan.seq], position=life.plan.number, serial=serial,
+            f"{life.name}: the scan of {scan.name} was dropped, {WAITING} newer ones wait for the PLC",
+            evidence=[scan.seq], position=life.plan.number, serial=scan.identifiers.get("serial"),
         )  # fmt: skip
 
     def _take_effect(self, life: PositionLife, scan: Waiting, draft: Draft, evidence: Sequence[int], away: str) -> None:
         """Re-scan, resume, or the next unit. ``away``: the device for whose absence the cycle must open interrupted."""
-        serial, cycle = scan.identifiers["serial"], life.cycle
-        if cycle is not None and cycle.serial == serial:
+        cycle, kind = life.cycle, "lot" if self.plan.of == "lot" else "serial"
+        name, evidence = scan.identifiers.get(kind), tuple(sorted({*evidence, *scan.evidence}))
+        if self._changeover is not None and self._changeover.coming(life) == name:
+            life.counts["rescans"] += 1
+            return
+        if cycle is not None and _still_here(cycle, name, scan):
             if cycle.suspended and not away:
                 life.resume(draft, "resume:scan", evidence)
                 cycle.counter_from_mono_ns = scan.at.mono_ns
@@ -198,18 +218,33 @@ class StationLife:
                 for part in self.parts:
                     part.rescanned(life, cycle, draft)
             return
+        before = _who_was(life)
         if cycle is not None:
-            displace(life, scan.at, scan.seq, draft)
-        elsewhere = leave_elsewhere(self._floor, life, serial, scan.at, scan.seq, draft)
-        unit = self._floor.units.know(draft, self.plan.name, scan.identifiers, list(evidence))
-        life.open(draft, "scan", unit, evidence, scanned=scan.at, attempt=not elsewhere)
+            displace(life, scan.left or scan.at, scan.seq, draft, "index" if scan.rule == "register" else "next_scan")
+        if self._changeover and (cycle is not None or any(one["serial"] != name for one in before)):
+            self._changeover.begin(life, scan, before, draft)
+        elif name is not None:
+            self._open_named(life, scan, name, kind, evidence, draft)
+        elif scan.doubt:
+            life.open(draft, OPENED_BY[scan.rule], None, evidence, scanned=scan.at)
+            life.bind(
+                draft, BindingState.AMBIGUOUS, scan.rule, evidence, reason=scan.doubt, candidates=scan.candidates
+            )  # fmt: skip
+        if away and life.cycle is not None:
+            life.interrupt(draft, scan.at, "away", away)
+
+    def _open_named(
+        self, life: PositionLife, scan: Waiting, name: str, kind: str, evidence: Sequence[int], draft: Draft
+    ) -> None:  # fmt: skip
+        """The cycle of the unit that was named. A lot may be at several places at once, a unit may not."""
+        elsewhere = leave_elsewhere(self._floor, life, name, scan.at, scan.seq, draft) if kind == "serial" else ""
+        unit = self._floor.units.know(draft, self.plan.name, scan.identifiers, list(evidence), kind)
+        life.open(draft, OPENED_BY[scan.rule], unit, evidence, scanned=scan.at, attempt=not elsewhere)
         if elsewhere:
             reason = f"the same serial is open at {elsewhere}"
             life.bind(draft, BindingState.AMBIGUOUS, "duplicate_serial", evidence, reason=reason)
         else:
-            life.bind(draft, BindingState.BOUND, "scan", evidence)
-        if away:
-            life.interrupt(draft, scan.at, "away", away)
+            life.bind(draft, BindingState.BOUND, scan.rule, evidence)
 
     # --- gaps and time -----------------------------------------------------------------------------------------
 
@@ -248,6 +283,11 @@ class StationLife:
                 self._trigger_gap(trigger, lives, "stall", draft)
                 for life in lives:
                     life.stalled = draft.at
+        if any(tag in part.delimiting() for part in self.parts):
+            for part in self.parts:
+                part.gap(device_of(tag.group), since, draft)
+            lives = list(self.positions.values())
+            interrupted += sum(self._blind(life, since, "stall", device_of(tag.group), draft) for life in lives)
         return interrupted
 
     def _blind(self, life: PositionLife, since: Instant, cause: str, what: str, draft: Draft) -> int:
@@ -289,6 +329,9 @@ class StationLife:
         if cycle.suspended:
             life.close_interrupted(draft)
         else:
+            if self.plan.batch is not None and cycle.state is BindingState.BOUND:
+                reason = "it was not seen to leave, so when it left nobody knows"
+                life.bind(draft, BindingState.AMBIGUOUS, "timeout", [], reason=reason)
             life.close(draft, "timeout", draft.at, judged=False)
         report(
             draft, self.plan.name, "cycle_timeout",
@@ -311,6 +354,21 @@ def _blinding(station: Station, life: PositionLife) -> frozenset[str]:
     readers = {plan.scanner, plan.out} if station.identity == "before" else set()
     found = {reader for reader in readers if reader is not None} | (trigger.devices if trigger is not None else set())
     return frozenset(found | ({device_of(plan.start.tag.group)} if plan.start is not None else set()))
+
+
+def _who_was(life: PositionLife) -> list[dict[str, str]]:
+    """Who is, or was last, at this position, as candidates."""
+    cycle = life.cycle
+    if cycle is None:
+        return [life.last] if life.last is not None else []
+    return [{"unit": cycle.unit.unit, "serial": cycle.unit.serial}] if cycle.unit is not None else cycle.candidates
+
+
+def _still_here(cycle: Cycle, name: str | None, scan: Waiting) -> bool:
+    """The same unit (or carrier, whoever is on it) is read once more. A step of a register always brings another."""
+    if scan.rule == "carrier" and scan.doubt:
+        return cycle.unit is None and not cycle.suspended and cycle.candidates == list(scan.candidates)
+    return name is not None and cycle.serial == name and scan.rule != "register"
 
 
 def _by_end(positions: Iterable[Position]) -> dict[Handshake | Edge | Message | None, list[Position]]:

@@ -41,11 +41,11 @@ class Unit:
 
 
 class Units:
-    """All units, by serial."""
+    """All units, by serial or lot."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._recent: OrderedDict[str, Unit] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, str], Unit] = OrderedDict()  # by kind and name
 
     def know(
         self, draft: Draft, station: str, identifiers: Mapping[str, str], evidence: list[int], kind: str = "serial"
@@ -68,18 +68,18 @@ class Units:
         self._remember(unit)
         return unit
 
-    def restored(self, unit: str, serial: str) -> Unit:
+    def restored(self, unit: str, serial: str, kind: str = "serial") -> Unit:
         """A unit of which a cycle was open when the last log ended."""
-        known = self.find(serial)
+        known = self.find(serial, kind)
         if known is None or known.unit != unit:
-            known = Unit(unit, serial)
+            known = Unit(unit, serial, kind)
         self._remember(known)
         return known
 
     def find(self, serial: str, kind: str = "serial") -> Unit | None:
         """The unit of this serial (or lot), if it was ever seen here. Changes of it belong into the object itself."""
-        unit = self._recent.get(serial)
-        if unit is not None and unit.kind == kind:
+        unit = self._recent.get((kind, serial))
+        if unit is not None:
             return unit
         known = self._lookup.unit(kind, serial)
         if known is None:
@@ -92,8 +92,9 @@ class Units:
         return unit
 
     def _remember(self, unit: Unit) -> None:
-        self._recent[unit.serial] = unit
-        self._recent.move_to_end(unit.serial)
+        key = (unit.kind, unit.serial)
+        self._recent[key] = unit
+        self._recent.move_to_end(key)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 
