@@ -13,7 +13,7 @@ cannot be noticed at any time. Only a cycle that is older than what is loaded, a
 Judged, never refused: a wrong part number, an expired lot, a lot that is known otherwise, a balance below zero. What is
 on the machine is on the machine, and the record must say so; the gate is what stops. Expiry is compared by the
 UTC date of the scan or the cycle; the binder does not know whether the clock is right (``clock_step`` says when it was
-not). A balance counts the cycles that certainly took from the package; it is a count, not a scale.
+not). A balance counts the finished cycles that certainly took from the package; it is a count, not a scale.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ class Materials(Part):
             wrong = [load for load in distinct if self._wrong(load, part_number_of(cycle))]
             if wrong:
                 judgement.suspect.append(f"wrong_material:{name}")
-            if certain and judgement.result is not Result.SKIPPED:
+            if certain and judgement.result not in (Result.ABORTED, Result.SKIPPED):
                 loads[-1].used += 1
         if cycle.state is BindingState.BOUND and cycle.unit is not None:
             for item in judgement.materials:

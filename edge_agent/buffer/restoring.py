@@ -12,6 +12,7 @@ from edge_agent.binding.state import ActiveMaterial, KnownHold, OpenCycle, Pendi
 from edge_agent.model import Kind
 
 PENDING = 1000  # closed cycles that wait for their unit, the newest; a late scan asks for one of minutes ago
+USED_MAX = 1_000_000  # cycles of one package that are counted; no balance is worth reading more of the registry
 
 
 def restored(connection: sqlite3.Connection) -> Restored:
@@ -75,15 +76,16 @@ def materials(connection: sqlite3.Connection) -> tuple[ActiveMaterial, ...]:
 
 
 def _used(connection: sqlite3.Connection, one: ActiveMaterial) -> int:
-    """Cycles that consumed it since it was loaded; counted no further than it takes to see that nothing is left."""
+    """Finished cycles that certainly consumed it since it was loaded; a cycle may take less than one, or more."""
     column, value = ("package", one.package) if one.package is not None else ("lot", one.lot)
     if one.quantity is None or value is None:
         return 0
     sql = (
         "SELECT count(*) FROM (SELECT 1 FROM consumption m CROSS JOIN cycle c ON c.cycle = m.cycle"
-        f" WHERE m.{column} = ? AND m.name = ? AND c.station = ? AND c.ended_at_ns >= ? LIMIT ?)"
+        f" WHERE m.{column} = ? AND m.name = ? AND c.station = ? AND c.ended_at_ns >= ?"
+        " AND m.certain AND c.result NOT IN ('Aborted', 'Skipped') LIMIT ?)"
     )
-    (count,) = connection.execute(sql, (value, one.name, one.station, one.at_ns, int(one.quantity) + 1)).fetchone()
+    (count,) = connection.execute(sql, (value, one.name, one.station, one.at_ns, USED_MAX)).fetchone()
     return int(count)
 
 
