@@ -7,14 +7,17 @@ was changed. The rest is filled by triggers whatever the order of arrival: ``tag
 ``lineage`` says which earlier log a log goes on from: after a restored snapshot two logs may use one seq, and a window
 means the samples of its own line only. The eight nearest ancestors are kept; no cycle outlives so many restarts.
 
-The view ``reading`` has the columns of docs/contracts.md: a reading a row, with its serial.
+What went into a unit, holds and findings: see ``traceability``. The view ``reading`` has the columns of
+docs/contracts.md: a reading a row, with its serial.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-VERSION = 2
+from edge_agent.receiver import traceability
+
+VERSION = 3
 APPLICATION_ID = 0x45415231  # "EAR1"
 
 _WATCHED = """
@@ -203,9 +206,10 @@ def prepare(connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if version == 0 and not tables:
-            _run(connection, _TABLES + _TRIGGERS + _VIEWS + _WATCHED)
-        elif version == 1:
-            _run(connection, _FROM_1 + _WATCHED)
+            _run(connection, _TABLES + _TRIGGERS + _VIEWS + _WATCHED + traceability.TABLES + traceability.SQLITE)
+        elif version in (1, 2):
+            _run(connection, _FROM_1 + _WATCHED if version == 1 else "")
+            _run(connection, traceability.TABLES + traceability.SQLITE + traceability.AGAIN_SQLITE)
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"holds other tables (version {version}), not those of a receiver")
         connection.execute(f"PRAGMA user_version = {VERSION}")

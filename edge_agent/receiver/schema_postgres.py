@@ -10,8 +10,10 @@ from typing import LiteralString
 
 import psycopg
 
+from edge_agent.receiver import traceability
+
 NAME = "edge_agent"
-VERSION = 2
+VERSION = 3
 
 _TABLES: LiteralString = """
 CREATE TABLE format (version int NOT NULL);
@@ -195,8 +197,12 @@ def prepare(connection: psycopg.Connection) -> None:
             if connection.execute("SELECT to_regnamespace('edge_agent')").fetchone() == (None,):
                 connection.execute("CREATE SCHEMA edge_agent")  # IF NOT EXISTS asks for the right even where it exists
             connection.execute("SET LOCAL search_path = edge_agent")
-            connection.execute(_TABLES + _TRIGGERS + _VIEWS)
+            connection.execute(_TABLES + _TRIGGERS + _VIEWS + traceability.TABLES + traceability.POSTGRES)
             connection.execute("INSERT INTO format VALUES (%s)", (VERSION,))
+        elif connection.execute("SELECT version FROM edge_agent.format").fetchone() == (2,):
+            connection.execute("SET LOCAL search_path = edge_agent")
+            connection.execute(traceability.TABLES + traceability.POSTGRES + traceability.AGAIN_POSTGRES)
+            connection.execute("UPDATE format SET version = %s", (VERSION,))
     found = connection.execute("SELECT version FROM edge_agent.format").fetchone()
     if found != (VERSION,):
         raise psycopg.ProgrammingError(f"holds other tables (version {found}), not those of this receiver")
