@@ -108,6 +108,7 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
                 yield f"route {name}", what, hint
         for warning in route.get("warnings", ()):
             yield f"route {name}", str(warning["what"]), str(warning["hint"])
+    yield from _inbound_troubles(status.get("inbound", {}))
     buffer = status.get("buffer", {})
     if trouble := buffer.get("trouble"):
         yield "buffer", str(trouble.get("error")), str(trouble.get("hint") or "")
@@ -127,6 +128,19 @@ def _troubles(status: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "buffer", f"full in {span(hours * 3600)} at the present rate", hint
 
 
+def _inbound_troubles(sources: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name, source in sources.items():
+        if source.get("state") not in _GOOD_STATES:
+            yield f"inbound {name}", str(source.get("last_error") or source.get("state")), str(source.get("hint") or "")
+        elif source.get("stale"):
+            hint = "see that the QMS answers requests for a snapshot (docs/verdicts.md)"
+            yield f"inbound {name}", "it is not known what is on hold: decisions may be missing", hint
+        elif source.get("silent"):
+            yield f"inbound {name}", "no heartbeat comes", "see that the QMS runs and publishes its heartbeat"
+        if source.get("known") is False:
+            yield f"inbound {name}", "not all holds could be kept: every gate blocks", "release what is settled"
+
+
 # --- for people ----------------------------------------------------------------------------------------------
 
 
@@ -143,6 +157,7 @@ def _show_running(out: Console, facts: dict[str, Any]) -> None:
     _show_devices(out, facts["devices"])
     _show_stations(out, facts["stations"])
     _show_routes(out, facts["routes"])
+    _show_inbound(out, facts.get("inbound", {}))
     _show_buffer(out, facts["buffer"])
     if not facts.get("clock", {}).get("synced", True):
         say(out, _("clock    not synchronised; records say so"), "yellow")
@@ -213,6 +228,19 @@ def _show_routes(out: Console, routes: dict[str, Any]) -> None:
                 count,
             )
             say(out, text.format(route=name, count=count) + "\n", "yellow")
+
+
+def _show_inbound(out: Console, sources: dict[str, Any]) -> None:
+    rows = table(_("INBOUND"), _("STATE"), _("LAST DECISION"), _("HEARD"), _("OPEN HOLDS"), _("REFUSED"))
+    for name, source in sources.items():
+        age_s = source.get("heartbeat_age_s")
+        heard = "–" if age_s is None else _("{time} ago").format(time=span(max(0.0, age_s)))
+        decision = "–" if source.get("last_decision_seq") is None else str(source["last_decision_seq"])
+        counts = source.get("counts", {})
+        numbers = [decision, heard, str(source.get("open_holds", "–")), str(counts.get("refused", 0))]
+        add_row(rows, name, _state(str(source["state"])), *numbers)
+    if sources:
+        out.print(rows, "")
 
 
 def _state(state: str) -> Text:
