@@ -2,8 +2,9 @@
 
 With an exchange it decides when the PLC has asked *and* the unit was identified at the position, in whichever order
 they come; a request waits for the scan, but not for ever. **One identification answers one request**: a new number
-while the same cycle is open may be for the next unit, which nobody scanned yet, so it waits for a scan (the same label
-again will do). The same number is never decided twice. After a gap of the PLC no earlier identification counts.
+while the same cycle is open may be for the next unit, which nobody scanned yet, so it waits for a scan. The label of a
+unit that was stopped may be scanned again; that counts for as long as a request waits. The same number is never decided
+twice. After a gap of the PLC no earlier identification counts.
 
 Without an exchange it decides on each identification, the re-scan of a blocked unit too.
 
@@ -18,6 +19,7 @@ only: after a restart it must be given again. At most ``PASSES`` are open at a s
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +63,8 @@ class Gatekeeper(Part):
         floor.status.steps = (floor.status.steps or frozenset()) | set(gate.previous)
         self._desks = {number: Desk(plan) for number, plan in gate.exchanges.items()}
         self._coils = {number: Coil(tag, int(gate.pulse_s * 1e9)) for number, tag in gate.permits.items()}
-        self._identified: set[int] = set()  # positions whose unit was identified and not answered for yet
+        self._identified: dict[int, float] = {}  # position -> until when (mono) who is there may be asked about
+        self._let_in: dict[int, str] = {}  # position -> the cycle whose unit the PLC was told to take
         self._last: dict[int, dict[str, Any]] = {}
         self._beat = 0
         self._beat_mono_ns: int | None = None
@@ -76,24 +79,25 @@ class Gatekeeper(Part):
             self._identify(life, draft)
 
     def rescanned(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
-        self._identify(life, draft)
+        if self._let_in.get(life.plan.number) != cycle.id:
+            self._identify(life, draft, again=True)
 
     def rebound(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         if cycle.state is not BindingState.BOUND:
             self._doubt(life, draft)
         elif cycle.resumed_by == "resume:scan":
-            self._identify(life, draft)
+            self._identify(life, draft, again=True)
 
     def interrupted(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         self._doubt(life, draft)
 
     def closed(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         number = life.plan.number
-        self._identified.discard(number)
+        self._identified.pop(number, None)
         if number in self._coils and self._coils[number].on:
             self._coils[number].clear(draft)
 
-    def _identify(self, life: PositionLife, draft: Draft) -> None:
+    def _identify(self, life: PositionLife, draft: Draft, *, again: bool = False) -> None:
         number = life.plan.number
         desk = self._desks.get(number)
         if desk is None:
@@ -101,14 +105,14 @@ class Gatekeeper(Part):
             if decision.permit and number in self._coils:
                 self._coils[number].pulse(draft)
         elif desk.plan.serial is None:
-            self._identified.add(number)
+            self._identified[number] = draft.at.mono_ns + self._gate.wait_s * 1e9 if again else math.inf
             if desk.waiting is not None:
                 self._answer(desk, life, self._of_cycle(life), draft)
 
     def _doubt(self, life: PositionLife, draft: Draft) -> None:
         """Which unit is here is not certain any more: what was permitted just now is taken back."""
         number = life.plan.number
-        self._identified.discard(number)
+        self._identified.pop(number, None)
         if number in self._coils and self._coils[number].on:
             self._coils[number].clear(draft)
             self._decide(life, self._of_cycle(life), None, draft)
@@ -127,12 +131,15 @@ class Gatekeeper(Part):
             life = self._life(number)
             if desk.plan.serial is not None:
                 self._answer(desk, life, self._of_serial(life, plc_text(sample.values[desk.plan.serial.index])), draft)
-            elif number in self._identified:
+            elif sample.at.mono_ns <= self._identified.get(number, -1):
                 self._answer(desk, life, self._of_cycle(life), draft)
 
     def _answer(self, desk: Desk, life: PositionLife, entrant: Entrant, draft: Draft) -> None:
-        self._identified.discard(life.plan.number)
-        desk.answer(self._decide(life, entrant, desk.waiting, draft), draft)
+        self._identified.pop(life.plan.number, None)
+        decision = self._decide(life, entrant, desk.waiting, draft)
+        if decision.permit and entrant.cycle is not None:
+            self._let_in[life.plan.number] = entrant.cycle
+        desk.answer(decision, draft)
 
     def _unanswered(self, number: int, request: int | None, why: str, draft: Draft) -> None:
         if request is None:
@@ -158,7 +165,8 @@ class Gatekeeper(Part):
     def _forget(self, device: str, why: str, draft: Draft) -> None:
         for number, desk in self._desks.items():
             if device in (device_of(desk.plan.request.group), device_of(desk.plan.answer)):
-                self._identified.discard(number)
+                self._identified.pop(number, None)
+                self._let_in.pop(number, None)
                 self._unanswered(number, desk.forget(draft), why, draft)
         for coil in self._coils.values():
             if device == device_of(coil.tag):
