@@ -76,9 +76,27 @@ MUTANTS = (
     ),
     Mutant(
         "scan_does_not_wait_for_the_end_before", "station.py",
-        "        elif trigger.lost:\n",
-        "        elif True:\n",
+        "        if trigger is None or (trigger.tag is None and not trigger.lost):\n",
+        "        if True:\n",
         "handshake",
+    ),
+    Mutant(
+        "newest_of_several_takes_the_late_scan", "late.py",
+        "        elif len(self._awaited) == 1 and not self._muddle:\n",
+        "        elif True:\n",
+        "late_scan",
+    ),
+    Mutant(
+        "one_of_two_spliced_reels_is_named", "materials.py",
+        "            certain = len(distinct) == 1 and",
+        "            distinct = distinct[-1:]\n            certain = len(distinct) == 1 and",
+        "lot_consumption",
+    ),
+    Mutant(
+        "component_may_be_in_two_units", "genealogy.py",
+        "        return None if child.parent is None else f",
+        "        return None if True else f",
+        "marriage",
     ),
 )  # fmt: skip
 

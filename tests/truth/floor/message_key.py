@@ -15,7 +15,7 @@ class MessageKey(Place):
     covered = False
     settings = r"""
   tester{n}:
-    driver: modbus
+    driver: tester
     connection: "tcp://127.0.0.1:502"
     groups:
       result:
