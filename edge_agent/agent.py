@@ -25,6 +25,7 @@ from typing import Any
 
 from edge_agent import __version__, clock, notify
 from edge_agent.binding import Binder
+from edge_agent.binding.local_holds import TakeOver
 from edge_agent.buffer import Buffer, open_buffer
 from edge_agent.clockwatch import ClockWatch
 from edge_agent.collector import Collector
@@ -103,6 +104,7 @@ class Agent:
     async def _run(self) -> None:
         self._describe()
         self.line.start(clock.now())
+        self.line.act(TakeOver((), self.buffer.holds_known), clock.now())
         for source in self.sources:
             source.begin()
         roles = Roles(self.config.agent.roles.model_dump())
@@ -117,6 +119,7 @@ class Agent:
                     "clock": ClockWatch(self.line, self.config.devices).run(),
                     "watchdog": self._watchdog(),
                     "control": control.serve(),
+                    "holds": self._take_over_holds(),
                 }.items()
             ]
             ticking = tasks.create_task(self._tick(), name="tick")
@@ -186,6 +189,18 @@ class Agent:
         while True:
             await asyncio.sleep(TICK_S)
             self.line.tick(clock.now())
+
+    async def _take_over_holds(self) -> None:
+        """After damage: what is on hold comes with the registry of the damaged file; until then nothing may pass."""
+        taken = self.buffer.holds_known
+        while not self.buffer.holds_known or not taken:
+            if self.buffer.salvage is None or self.buffer.holds_known:
+                restored = await asyncio.to_thread(self.buffer.restored)
+                self.line.act(TakeOver(restored.holds, self.buffer.holds_known), clock.now())
+                taken = True
+                if self.buffer.salvage is None:
+                    return  # what is still in doubt only a person can settle
+            await asyncio.sleep(1.0)
 
     async def _watchdog(self) -> None:
         """Feed systemd while the loop turns (we run) and the writer answers."""

@@ -8,7 +8,8 @@ An open entry's action is ``hold``, ``scrap`` or ``rework``, which stop a unit, 
 pass in spite of the hold of that id, be it on the unit itself or on its lot. Nothing opens or closes by time.
 
 **Bounded, and closed when in doubt.** At most ``OPEN_MAX`` are open; one more is refused, and from then on ``known`` is
-False, for every unit, until a complete snapshot of that source fits. Of closed holds the newest ``CLOSED_MAX`` are
+False, for every unit, until a complete snapshot of that source fits; as it is after damage to the buffer that may have
+taken a hold (``intact``), until a person confirms what is listed. Of closed holds the newest ``CLOSED_MAX`` are
 remembered, with the number of the decision that closed them; older ones are asked from the registry.
 """
 
@@ -40,7 +41,7 @@ class Holds:
         self.lacking: set[str] = set()  # sources of which a hold was refused for want of room
         self.verdicts: OrderedDict[str, Arrivals] = OrderedDict()  # by id
         self.refused = 0  # messages that were no verdict at all
-        self._intact = intact
+        self.intact = intact
         self._open: dict[Key, KnownHold] = {}
         self._about: dict[tuple[str, str], dict[str, KnownHold]] = {}
         self._closed: OrderedDict[Key, int | None] = OrderedDict()
@@ -60,7 +61,7 @@ class Holds:
     @property
     def known(self) -> bool:
         """False: holds exist, or may, that could not be kept. Then nothing may pass for want of a hold."""
-        return self._intact and not self.lacking
+        return self.intact and not self.lacking
 
     @property
     def stale(self) -> bool:

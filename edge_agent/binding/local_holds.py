@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_agent.binding.action import ActionRefused
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.holds import LOCAL, OPEN_MAX
+from edge_agent.binding.state import KnownHold
 from edge_agent.binding.verdicts import Verdict
 from edge_agent.model import Kind
 
@@ -68,6 +69,43 @@ class Release:
                 LOCAL, draft.next_id, None, action, self.hold, one.subject_kind, one.subject, self.who, self.reason
             ).apply(floor, draft)  # fmt: skip
         return {"hold": self.hold, "subjects": old}
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The registry's holds, once more: what was read from a damaged file comes after the start."""
+
+    holds: tuple[KnownHold, ...]
+    intact: bool  # no hold can have been lost with it
+
+    def apply(self, floor: Floor, draft: Draft) -> dict[str, Any]:
+        """Open what is not known here, open or closed."""
+        for hold in self.holds:
+            if not floor.holds.remembered((hold.subject_kind, hold.subject, hold.hold))[0]:
+                floor.holds.open(hold)
+        floor.holds.intact = self.intact
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmHolds:
+    """A person who knows says that what is open here now is all there is: after damage, or when there was no room."""
+
+    who: str
+    reason: str
+
+    def apply(self, floor: Floor, draft: Draft) -> dict[str, Any]:
+        """From now on a unit without a hold may pass. Answers {open}."""
+        holds = floor.holds
+        if holds.known:
+            raise ActionRefused("nothing is in doubt about what is on hold", hint="see: edge-agent holds")
+        new = {"open": len(holds)}
+        draft.add(
+            Kind.AUDIT, "agent", {"who": self.who, "action": "holds_confirmed", "reason": self.reason, "new": new}
+        )
+        holds.intact = True
+        holds.lacking.clear()
+        return new
 
 
 @dataclass(frozen=True, slots=True)

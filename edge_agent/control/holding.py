@@ -1,4 +1,4 @@
-"""Holds by people over the control socket: `hold`, `release`, `holds`. Judged by the binder, durable when answered."""
+"""Holds by people over the control socket: put on hold, release, list, confirm. Durable when answered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent import clock
 from edge_agent.binding.action import Action
-from edge_agent.binding.local_holds import Hold, ListHolds, Release
+from edge_agent.binding.local_holds import ConfirmHolds, Hold, ListHolds, Release
 from edge_agent.control.verbs import Refused
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Holding:
 
     def handlers(self) -> dict[str, Handler]:
         """Verb → handler."""
-        return {"hold": self.hold, "release": self.release, "holds": self.holds}
+        return {"hold": self.hold, "release": self.release, "holds": self.holds, "holds_confirm": self.confirm}
 
     async def hold(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """Put something on hold: {kind, subject, action, reason}."""
@@ -51,6 +51,12 @@ class Holding:
     async def holds(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """What is on hold."""
         return await self._act(ListHolds())
+
+    async def confirm(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        """What is listed is all that is on hold: {reason}."""
+        reason = _text(request, "reason", REASON_MAX)
+        who = await self._roles.require(caller, "quality")
+        return await self._act(ConfirmHolds(who, reason))
 
     async def _act(self, action: Action) -> dict[str, Any]:
         answer, seq = self._line.act(action, clock.now())

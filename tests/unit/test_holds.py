@@ -16,7 +16,7 @@ from edge_agent.binding import holds as holds_module
 from edge_agent.binding.action import Action, ActionRefused
 from edge_agent.binding.decisions import BEYOND_MAX
 from edge_agent.binding.holds import Holds, Key
-from edge_agent.binding.local_holds import Hold, ListHolds, Release
+from edge_agent.binding.local_holds import ConfirmHolds, Hold, ListHolds, Release, TakeOver
 from edge_agent.binding.snapshots import CloseAbsent, Expect, Heartbeat, SnapshotPart, Unreadable, Watch
 from edge_agent.binding.units import Unit
 from edge_agent.binding.verdicts import Verdict
@@ -489,3 +489,30 @@ def _forced(rig: Rig, last: int, held: list[Verdict]) -> list[SnapshotPart]:
     holds(rig).sources["qms"].whole = False
     holds(rig).sources["qms"].asked = None
     return snapshot(rig, last, held)
+
+
+# --- after damage ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_read_from_a_damaged_file_is_taken_over_and_a_person_settles_what_is_in_doubt() -> None:
+    rig = rig_of(expect=False)
+    act(rig, TakeOver((), intact=False))
+    assert not holds(rig).known
+    act(rig, verdict(1, hold="H1"))
+    act(rig, verdict(2, "release", hold="H1"))
+    old = holds(rig_holding("H1", "H2"))
+    act(rig, TakeOver(tuple(old), intact=False))
+    assert {key[2] for key in stopped(rig)} == {"H2"}, "H1 was released since"
+    assert not holds(rig).known
+    act(rig, ConfirmHolds("ann (uid 7)", "compared with the QMS"))
+    assert holds(rig).known
+    assert rig.of(Kind.AUDIT)[-1]["action"] == "holds_confirmed"
+    with pytest.raises(ActionRefused):
+        act(rig, ConfirmHolds("ann (uid 7)", "again"))
+
+
+def rig_holding(*names: str) -> Rig:
+    rig = rig_of()
+    for number, name in enumerate(names, 1):
+        act(rig, verdict(number, hold=name))
+    return rig
