@@ -41,7 +41,7 @@ from edge_agent.i18n import _
 
 VERBS = (
     "run", "check", "status", "trace", "unbound", "bind", "rebind", "unbind", "findings", "hold", "release", "holds",
-    "gate", "listen", "demo", "buffer", "route", "deadletter", "labels", "map", "schema", "version",
+    "gate", "report", "listen", "demo", "buffer", "route", "deadletter", "labels", "map", "schema", "version",
 )  # fmt: skip
 DEFAULT_CONFIG = Path("/etc/edge-agent/config.yaml")
 

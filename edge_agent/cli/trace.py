@@ -1,4 +1,4 @@
-"""`edge-agent trace SERIAL`: everything that is known of one unit, readable.
+"""`edge-agent trace SERIAL`: everything that is known of one unit, readable; or where a lot went.
 
 Cycles in their order; in each, which rule bound it on what evidence, what was collected against which limits, what was
 found wrong, in which context. Reads the buffer itself, so it works while the agent runs and when it is stopped.
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from edge_agent.cli import ExitCode
+from edge_agent.cli import ExitCode, UsageProblem, lineage
 from edge_agent.cli.datadir import DataDir, data_dir_of, open_archive
 from edge_agent.cli.output import (
     AsJson,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edge_agent.buffer.evidence import Evidence
     from edge_agent.buffer.trace import Binding, Cycle, Finding, Unit
 
-Serial = Annotated[str, typer.Argument(metavar="SERIAL", help=_("serial or another identifier of the unit"))]
+Serial = Annotated[str | None, typer.Argument(metavar="[SERIAL]", help=_("serial or another identifier of the unit"))]
 Readings = Annotated[bool, typer.Option("--readings", help=_("print every reading, too"))]
 
 _RESULT_STYLE = {"Passed": "green", "Failed": "red", "Error": "red", "Aborted": "yellow", "Skipped": "yellow"}
@@ -47,23 +47,41 @@ _JUDGEMENT_STYLE = {"ok": "green", "low": "red", "high": "red", "missing": "red"
 
 def command(
     ctx: typer.Context,
-    serial: Serial,
+    serial: Serial = None,
     readings: Readings = False,
+    tree: Annotated[bool, typer.Option("--tree", help=_("what is in it and what it is in, at any depth"))] = False,
+    lot: Annotated[str | None, typer.Option("--lot", metavar="LOT", help=_("which units contain this lot"))] = None,
+    package: Annotated[
+        str | None,
+        typer.Option("--package", metavar="PACKAGE", help=_("which units contain this package, e.g. a reel")),
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a unit's whole history: cycles, bindings with their evidence, values, findings."""
     from edge_agent.buffer.evidence import similar_serials
 
+    asked = [(kind, value) for kind, value in (("serial", serial), ("lot", lot), ("package", package)) if value]
+    if len(asked) != 1:
+        raise UsageProblem("say what to trace", hint="edge-agent trace SERIAL, or --lot LOT, or --package PACKAGE")
+    if serial is None:
+        with closing(open_archive(data_dir_of(ctx, data_dir))) as archive:
+            if not lineage.show_forward(None if as_json else console(), archive, *asked[0]):
+                raise typer.Exit(ExitCode.PROBLEM)
+        return
     with closing(open_archive(data_dir_of(ctx, data_dir))) as archive:
         units = archive.trace(serial, readings=readings)
         near = [] if units else similar_serials(archive, serial)
         if as_json:
-            emit_json({"serial": serial, "units": [collect(archive, unit) for unit in units], "similar": near})
+            shown = [collect(archive, unit) | (_tree(archive, unit) if tree else {}) for unit in units]
+            emit_json({"serial": serial, "units": shown, "similar": near})
         elif units:
             out = console()
             for unit in units:
-                _show(out, archive, unit)
+                if tree:
+                    lineage.show_tree(out, unit, archive.tree(unit.unit))
+                else:
+                    _show(out, archive, unit)
         else:
             _unknown(serial, near)
     if not units:
@@ -77,6 +95,11 @@ def collect(archive: Archive, unit: Unit) -> dict[str, Any]:
     names = ("cycle", "station", "position", "opened_at_ns", "binding_state", "reason")
     undecided = [dict(zip(names, row, strict=True)) for row in undecided_cycles(archive, unit.unit)]
     found: dict[str, Any] = instants_as_text(asdict(unit) | {"undecided": undecided})
+    return found
+
+
+def _tree(archive: Archive, unit: Unit) -> dict[str, Any]:
+    found: dict[str, Any] = {"tree": instants_as_text(asdict(archive.tree(unit.unit)))}
     return found
 
 
@@ -101,7 +124,9 @@ def _show(out: Console, archive: Archive, unit: Unit) -> None:
     others = [one for one in unit.identifiers if one.value != unit.serial]
     for identifier in others:
         gone = f" ({_('until replaced')})" if identifier.removed else ""
-        say(out, f"{identifier.kind}: {identifier.value}{gone}")
+        place = "" if identifier.position is None else f", {_('position')} {identifier.position}"
+        say(out, f"{_(identifier.kind)}: {identifier.value}{place}{gone}")
+    lineage.show_around(out, unit)
     for cycle in unit.cycles:
         say(out)
         _show_cycle(out, archive, cycle)
@@ -132,6 +157,12 @@ def _show_cycle(out: Console, archive: Archive, cycle: Cycle) -> None:
         _line(out, _("binding"), _binding(archive, binding))
     if cycle.context:
         _line(out, _("context"), Text(plain(", ".join(_context(cycle.context)))))
+    if cycle.materials:
+        _line(out, _("materials"), Text(plain(lineage.material_line(cycle.materials))))
+    if cycle.defects:
+        _line(out, _("defects"), Text(plain(", ".join(str(code) for code in cycle.defects)), "red"))
+    if cycle.suspect:
+        _line(out, _("suspect"), Text(plain("; ".join(translate(str(why)) for why in cycle.suspect)), "yellow"))
     if cycle.missing:
         _line(out, _("missing"), Text(", ".join(str(name) for name in cycle.missing), "red"))
     _show_collected(out, cycle)
@@ -233,6 +264,10 @@ def _show_findings(out: Console, findings: Iterable[Finding]) -> None:
     for finding in findings:
         text = Text.assemble((finding.code, "red" if finding.severity == "error" else "yellow"))
         text.append(plain(f"  {translate(finding.text)}  {local_time(finding.at_ns, date=False)}"))
+        if finding.acknowledged_at_ns is not None:
+            told = _("acknowledged by {who}: {reason}")
+            who, why = finding.acknowledged_by, finding.acknowledged_reason
+            text.append(plain(f"  ({told.format(who=who, reason=why)})"), "dim")
         _line(out, _("finding"), text)
 
 
