@@ -45,7 +45,8 @@ class Desk:
             return None
         lapsed = self.waiting
         if number == 0:
-            self._clear(draft)
+            if self.asked is not None:  # else it was taken back already, with the gap
+                self._clear(draft)
             self._unsure = False
         self.asked, self.since_mono_ns, self._answered = number, sample.at.mono_ns, False
         return lapsed
