@@ -62,7 +62,7 @@ class ScanOut(Part):
     def _another(self, life: PositionLife, found: dict[str, str], scan: ScanAt, draft: Draft) -> None:
         """One unit came in and another goes out: whose the readings between are, nobody can tell."""
         cycle, serial = life.cycle, found[life.station.of]
-        assert cycle is not None, "somebody is here"
+        assert cycle is not None
         before = [] if cycle.unit is None else [{"unit": cycle.unit.unit, "serial": cycle.unit.serial}]
         unit = self._floor.units.know(draft, life.station.name, found, [scan.seq], life.station.of)
         reason = f"{serial} was scanned at the exit, {cycle.serial or 'an unknown unit'} at the entry"
@@ -86,7 +86,7 @@ class ScanOut(Part):
 def displace(life: PositionLife, at: Instant, seq: int, draft: Draft, by: str = "next_scan") -> None:
     """Another unit is scanned in here, or this one elsewhere: the open cycle ends with that scan, ``seq``."""
     cycle = life.cycle
-    assert cycle is not None, "only an open cycle is displaced"
+    assert cycle is not None
     if cycle.suspended:
         life.close_interrupted(draft)
         return
