@@ -198,7 +198,7 @@ class Ends:
             life.bind(draft, BindingState.PENDING, "after", ended.evidence)
             at = draft.at
         cycle = life.cycle
-        assert cycle is not None, "it was opened"
+        assert cycle is not None
         cycle.fired_mono_ns = ended.fired_at.mono_ns
         cycle.doubt = self._doubt_anonymous(ended)
         life.close(draft, ended.by, at, judged=True, result=ended, evidence=ended.evidence)
