@@ -1,7 +1,8 @@
 """What travels between an agent and its consumers, typed, and the JSON Schema that is made of it.
 
 The message around the records, tombstones, the retained state, and what a consumer says back (docs/contracts.md §6);
-the bodies are those of ``records``. ``edge-agent schema --records`` prints it, docs/schema/records.json is a copy.
+the bodies are those of ``records``; what a QMS or MES says is that of ``inbound.messages`` (docs/verdicts.md).
+``edge-agent schema --records`` prints it, docs/schema/records.json is a copy.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import models_json_schema
 
+from edge_agent.inbound import messages as inbound
 from edge_agent.records import BODIES, Body, Log, Ns, Seq
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -133,6 +135,11 @@ def json_schema() -> dict[str, Any]:
         "confirmation": Confirmation,
         "resume": Resume,
         "replay_request": ReplayRequest,
+        "verdict": inbound.VerdictMessage,
+        "heartbeat": inbound.HeartbeatMessage,
+        "snapshot": inbound.SnapshotMessage,
+        "snapshot_request": inbound.SnapshotRequest,
+        "status": inbound.StatusMessage,
     }
     bodies = {f"{kind.label}_body": body for kind, body in BODIES.items()}
     models: list[type[BaseModel]] = [*messages.values(), *said.values(), *dict.fromkeys(bodies.values())]

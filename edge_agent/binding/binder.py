@@ -60,6 +60,8 @@ class Binder:
         self._stores = {source: GroupStore(policy) for source, policy in plan.stores.items()}
         self._floor = Floor(
             log, config, Units(lookup), self._stores, lookup, holds=Holds(restored.holds), materials=restored.materials
+        gates = [station.gate for station in plan.stations if station.gate is not None]
+        self._floor.status.steps = frozenset(step for gate in gates for step in gate.previous)
         )  # fmt: skip
         self._labels = plan.labels
         self._gap_ns = {source: int(gap_s * 1e9) for source, gap_s in plan.gap_s.items()}

@@ -42,10 +42,10 @@ class _Cycle:
 
 
 class StatusCache:
-    """Newest word of each other source, by serial and step. ``steps``: those that matter here; None: every one."""
+    """Newest word of each other source, by serial and step. ``steps``: those that matter here."""
 
-    def __init__(self, lookup: Lookup, steps: Iterable[str] | None = None) -> None:
-        self.steps = None if steps is None else frozenset(steps)
+    def __init__(self, lookup: Lookup, steps: Iterable[str] = ()) -> None:
+        self.steps = frozenset(steps)
         self.ignored = 0
         self._lookup = lookup
         self._serials: OrderedDict[str, dict[tuple[str, str], StepStatus]] = OrderedDict()
@@ -61,7 +61,7 @@ class StatusCache:
 
     def wants(self, step: str) -> bool:
         """Whether this step matters here; one that does not is counted."""
-        wanted = self.steps is None or step in self.steps
+        wanted = step in self.steps
         self.ignored += not wanted
         return wanted
 

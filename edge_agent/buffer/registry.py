@@ -269,7 +269,7 @@ class Registry:
         serials = {serial for (serial,) in self._rows(sql, cycle, said_by)} | self._new.serials_of(said_by, cycle)
         found = [(serial, one) for serial in serials for one in self.status(serial)]
         of_it = [(serial, one) for serial, one in found if one.cycle == cycle and one.source == said_by]
-        return max(of_it, key=lambda pair: pair[1].received_at_ns, default=None)
+        return max(of_it, key=lambda pair: (pair[1].state == "bound", pair[1].received_at_ns), default=None)
 
     def finding(self, finding: str) -> str | None:
         """The code of a finding by its id; None: there is none."""

@@ -55,7 +55,7 @@ class Said(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
-class Subject(Said):
+class About(Said):
     """What a decision is about."""
 
     kind: Literal["serial", "lot", "package", "part_number", "carrier"]
@@ -69,7 +69,7 @@ class OpenHold(Said):
     decision_seq: Number
     action: Literal["hold", "scrap", "rework", "concession"]
     hold: Id
-    subject: Subject
+    subject: About
     text: Text | None = None
     by: Who
 
@@ -83,7 +83,7 @@ class VerdictMessage(Said):
     at_ns: Ns = Field(description="when it was decided")
     action: Literal["hold", "release", "scrap", "rework", "concession"]
     hold: Id = Field(description="which hold it opens, changes or lifts; several may stand on one subject")
-    subject: Subject
+    subject: About
     text: Text | None = Field(default=None, description="why, for the person at the line")
     expires_at_ns: Ns | None = Field(default=None, description="not to be applied when it comes later than this")
     by: Who = Field(description="who decided")

@@ -48,6 +48,7 @@ class Heard:
                  "ack_timeout": "2s", "keepalive": "5s"}  # fmt: skip
         self.buffer = buffer
         self.binder = Binder(plan(), buffer.log, "cfg", buffer.lookup, buffer.restored())
+        self.status.steps = frozenset(("glue", "wash"))
         self.source = Source("qms", InboundSettings.model_validate(given | more), IDENTITY, Line(self.binder, buffer))
 
     @property
