@@ -12,7 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from edge_agent.binding.places import Register
 from edge_agent.binding.plan import (
     Characteristic,
     Context,
@@ -33,6 +35,7 @@ from edge_agent.config.devices import Device, Known
 from edge_agent.config.gate import GateBuilder
 from edge_agent.config.labels import named_with, no_overlap_with
 from edge_agent.config.materials import NeedsBuilder
+from edge_agent.config.places import PlacesBuilder, RegisterSettings, Rules, build_registers
 from edge_agent.config.references import References
 from edge_agent.config.report import Path, Problems, nearest
 from edge_agent.config.settings import ResultSettings, StationSettings
@@ -50,12 +53,16 @@ def build_plan(
     known: Mapping[str, Known],
     devices: Mapping[str, Device],
     labels: Labels,
+    registers: Mapping[str, RegisterSettings | None],
     problems: Problems,
 ) -> Plan:
-    """The plan of the line. Only to be used if ``problems`` is empty afterwards."""
-    builders = [_StationBuilder(name, settings, known, labels, problems) for name, settings in stations.items()]
+    """The plan of the line. Only to be used if ``problems`` is empty afterwards. ``registers``: None: with mistakes."""
+    slots = build_registers(registers, References(known, (1,), problems), partial(_rules, labels, problems), problems)
+    builders = [_StationBuilder(name, one, known, labels, problems, slots) for name, one in stations.items()]
     built = [builder.build() for builder in builders]
-    _no_sharing("scanner", [builder.scanners | builder.cycles.exits for builder in builders], problems)
+    _no_sharing(
+        "scanner", [builder.scanners | builder.cycles.exits | builder.places.readers for builder in builders], problems
+    )
     _no_sharing("ack", [builder.cycles.acks for builder in builders], problems)
     _no_sharing("answer", [builder.answers for builder in builders], problems)
     uses = Counter(device for builder in builders for device in builder.refs.devices)
@@ -66,6 +73,7 @@ def build_plan(
     groups = {group.tagset.source: group for device in devices.values() for group in device.shape.groups.values()}
     positions = [position for station in whole for position in station.positions]
     delimited = {source for position in positions for source in delimiting(position.end, position.start)}
+    delimited |= {station.slot.register.index.group for station in whole if station.slot is not None}
     gap_s = {
         source: max(GAP_POLLS * group.poll_s, MIN_GAP_S)
         for source, group in groups.items()
@@ -83,28 +91,35 @@ class _StationBuilder:
     known: Mapping[str, Known]
     labels: Labels
     problems: Problems
+    registers: Mapping[str, Register | None]
     refs: References = field(init=False)
     path: Path = field(init=False)
     cycles: CycleBuilder = field(init=False)
+    places: PlacesBuilder = field(init=False)
     answers: dict[str, Path] = field(default_factory=dict)  # what the gate writes
     scanners: dict[str, Path] = field(default_factory=dict)
+    rules: Rules = field(init=False)
 
     def __post_init__(self) -> None:
         self.refs = References(self.known, self.settings.positions, self.problems)
         self.path = ("stations", self.name)
         when, positions = self.settings.identity.when, self.settings.positions
         self.cycles = CycleBuilder(self.refs, when, positions, self.path, self.problems)
+        self.rules = partial(_rules, self.labels, self.problems)
+        self.places = PlacesBuilder(self.settings, self.refs, self.problems, self.path, self.rules, self.registers)
 
     def build(self) -> Station:
         identity = self.settings.identity
         where = (*self.path, "identity")
         self.cycles.check(self.settings.cycle)
+        self.places.check()
         self._check_identity(where)
         several = isinstance(identity.scan, str) and len(self.settings.positions) > 1 and identity.scan
-        if several and identity.when != "after":
+        if several and identity.when != "after" and identity.of != "carrier" and self.places.scanned_here:
             hint = "write one scanner a position, e.g. scan: {1: gate_a, 2: gate_b}"
             self.problems.add((*where, "scan"), "one scanner for several positions cannot tell them apart", hint)
-        pattern = self.refs.pattern(identity.pattern, (*where, "pattern"), "serial")
+        pattern = self.refs.pattern(identity.pattern, (*where, "pattern"), identity.of)
+        rules = self.rules(identity.labels, (*where, "labels"), identity.of)
         self._no_overlap(pattern, _names(identity.scan), (*where, "pattern"))
         context = tuple(self._context())
         return Station(
@@ -117,14 +132,19 @@ class _StationBuilder:
             bounce_s=identity.bounce,
             timeout_s=self.settings.cycle.timeout,
             min_s=self.settings.cycle.min_time,
-            rules=self._rules(identity.labels, (*where, "labels"), "serial"),
+            rules=rules,
+            of=identity.of,
+            carrying=self.places.carrying(),
+            slot=self.places.slot(pattern, rules),
+            batch=self.places.batch(pattern, rules),
+            changeover_s=identity.changeover,
             max_wait_s=identity.max_wait,
             known=identity.known,
-            commands=self.cycles.commands(self.settings.commands, self._rules),
+            commands=self.cycles.commands(self.settings.commands, self.rules),
             attempts=attempts(self.settings.attempts),
             gate=self._gate(),
             needs=NeedsBuilder(
-                self.settings, self.refs, self.problems, self.path, self._rules, self._no_overlap
+                self.settings, self.refs, self.problems, self.path, self.rules, self._no_overlap
             ).build(),
         )
 
@@ -140,7 +160,8 @@ class _StationBuilder:
         identity, cycle = self.settings.identity, self.settings.cycle
         start = self.cycles.start(cycle.start, number)
         end = self.cycles.end(cycle.end, number, identity.bounce)
-        scanner = self._scanner(number)
+        here = self.places.scanned_here
+        scanner = self._scanner(number) if here else None
         serial = self._serial(number, end)
         collect = tuple(self._collect(number))
         result = self._result(number)
@@ -153,7 +174,7 @@ class _StationBuilder:
         return Position(
             number=number,
             scanner=scanner,
-            out=self.cycles.exit(cycle.end, number, scanner),
+            out=self.cycles.exit(cycle.end, number, scanner) if here else None,
             start=start,
             serial=serial,
             end=end,
@@ -168,7 +189,7 @@ class _StationBuilder:
     def _check_identity(self, where: Path) -> None:
         identity, written = self.settings.identity, self.problems.root.has
         scanned = identity.when != "in_data"
-        if scanned and identity.scan is None and not written((*where, "scan")):
+        if scanned and identity.scan is None and identity.slot_of is None and not written((*where, "scan")):
             what = f"a unit identified {identity.when} work needs scan: <scanner>"
             self.problems.add((*where, "scan"), "is missing", what)
         if identity.when != "after" and "max_wait" in identity.model_fields_set:
@@ -188,7 +209,8 @@ class _StationBuilder:
         name, where = self.refs.at(self.settings.identity.scan, number, (*self.path, "identity", "scan"))
         scanner = self.refs.scanner(name, where)
         if scanner is not None:
-            shared = self.settings.identity.when == "after"  # there it may be carried to each position
+            identity = self.settings.identity  # a reader may be carried to each position, or read their carrier
+            shared = identity.when == "after" or identity.of == "carrier"
             if scanner in self.scanners and self.scanners[scanner] != where and not shared:
                 what = f"{scanner} stands at another position too: a scan could not tell which is meant"
                 self.problems.add(where, what, "name a scanner of its own for each position")
@@ -256,25 +278,13 @@ class _StationBuilder:
             scanner = self.refs.scanner(settings.scan or "", (*path, "scan"))
             tag = self.refs.tag(settings.tag or "", (*path, "tag"))
             pattern = self.refs.pattern(settings.pattern, (*path, "pattern"), None)
-            rules = self._rules(settings.labels, (*path, "labels"), name)
+            rules = self.rules(settings.labels, (*path, "labels"), name)
             everything = settings.pattern is None and not rules
             if scanner is not None and everything and scanner in _names(self.settings.identity.scan):
                 hint = "add a pattern that only these labels match"
                 self.problems.add(path, f"{scanner} also scans the units, whose labels would be taken for this", hint)
             self._no_overlap(pattern, [settings.scan or ""], (*path, "pattern"))
             yield Context(name, scanner, pattern, tag, rules)
-
-    def _rules(self, names: Sequence[str] | None, path: Path, *kinds: str) -> frozenset[str]:
-        """The label rules of these names, each of which must be able to give an identifier of one of these kinds."""
-        for index, name in enumerate(names or ()):
-            rule = self.labels.rules.get(name)
-            if rule is None:
-                hint = nearest(name, self.labels.rules) or "describe it in the section labels:"
-                self.problems.add((*path, index), f"no label rule is named {name!r}", hint)
-            elif rule.gives.isdisjoint(kinds):
-                hint = f"it gives {', '.join(sorted(rule.gives))}"
-                self.problems.add((*path, index), f"the label rule {name} gives no {' or '.join(kinds)}", hint)
-        return frozenset(names or ())
 
     def _no_overlap(self, pattern: re.Pattern[str] | None, scanners: Iterable[str], path: Path) -> None:
         """A pattern of the station itself reads nothing else than the label rules named at its scanner."""
@@ -300,6 +310,21 @@ class _StationBuilder:
 # --- small parts ---------------------------------------------------------------------------------------------
 
 
+def _rules(
+    labels: Labels, problems: Problems, names: Sequence[str] | None, path: Path, *kinds: str
+) -> frozenset[str]:  # fmt: skip
+    """The label rules of these names, each of which must be able to give an identifier of one of these kinds."""
+    for index, name in enumerate(names or ()):
+        rule = labels.rules.get(name)
+        if rule is None:
+            hint = nearest(name, labels.rules) or "describe it in the section labels:"
+            problems.add((*path, index), f"no label rule is named {name!r}", hint)
+        elif rule.gives.isdisjoint(kinds):
+            hint = f"it gives {', '.join(sorted(rule.gives))}"
+            problems.add((*path, index), f"the label rule {name} gives no {' or '.join(kinds)}", hint)
+    return frozenset(names or ())
+
+
 def _names(value: str | dict[int, str] | None) -> list[str]:
     return list(value.values()) if isinstance(value, dict) else [value] if value else []
 
@@ -321,14 +346,12 @@ def _claims(tags: Iterable[TagRef]) -> dict[str, tuple[str, ...]]:
 
 
 def _claiming_devices(station: Station, refs: References, devices: set[str]) -> Station:
-    """The station with all tags of the devices that only it uses, if it has one position."""
-    if len(station.positions) != 1:
+    """The station with all tags of the devices that only it uses, if it has one position, or all its units have all."""
+    if len(station.positions) != 1 and station.batch is None:
         return station
-    (position,) = station.positions
-    claims = dict(position.claims)
-    for device in devices:
-        claims |= _claims(refs.tags_of(device))
-    return replace(station, positions=(replace(position, claims=claims),))
+    whole = {group: tags for device in devices for group, tags in _claims(refs.tags_of(device)).items()}
+    positions = tuple(replace(one, claims={**one.claims, **whole}) for one in station.positions)
+    return replace(station, positions=positions)
 
 
 def _no_sharing(noun: str, uses: list[dict[str, Path]], problems: Problems) -> None:

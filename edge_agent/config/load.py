@@ -22,6 +22,7 @@ from edge_agent.config.by_position import Reported
 from edge_agent.config.devices import Device, Known, load_device
 from edge_agent.config.dictionaries import judge_dictionaries
 from edge_agent.config.labels import build_labels
+from edge_agent.config.places import RegisterSettings
 from edge_agent.config.report import PLAIN_SECRET, SECRET_KEY, Problems, nearest, validate
 from edge_agent.config.report import Path as KeyPath
 from edge_agent.config.risks import find_risks
@@ -35,7 +36,7 @@ from edge_agent.routes.file_settings import FileRouteSettings
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings
 from edge_agent.routes.sql_settings import SqlRouteSettings
 
-SECTIONS = ("agent", "buffer", "devices", "labels", "stations", "dictionaries", "routes", "inbound")
+SECTIONS = ("agent", "buffer", "devices", "labels", "registers", "stations", "dictionaries", "routes", "inbound")
 SINKS: Mapping[str, type[RouteSettings]] = {
     "mqtt": MqttRouteSettings,
     "sql": SqlRouteSettings,
@@ -115,7 +116,11 @@ def _load(path: Path, root: Node, problems: Problems) -> Config | None:
         if station is not None:
             stations[name] = station
     labels = build_labels(_entries(root, "labels", problems), problems)
-    plan = build_plan(stations, known, devices, labels, problems)
+    registers = {
+        name: validate(RegisterSettings, ("registers", name), node.value, problems)[0]
+        for name, node in _entries(root, "registers", problems).items()
+    }
+    plan = build_plan(stations, known, devices, labels, registers, problems)
     routes = _routes(root, problems)
     dictionaries: dict[str, DictionarySettings] = {}
     for name, node in _entries(root, "dictionaries", problems).items():

@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from edge_agent.buffer.settings import BufferSettings
 from edge_agent.config.labels import FORMATS
 from edge_agent.config.load import SECTIONS, SINKS
+from edge_agent.config.places import RegisterSettings
 from edge_agent.config.settings import NAME, AgentSettings, StationSettings
 from edge_agent.driver import driver_names, load_driver
 from edge_agent.inbound.settings import InboundSettings
@@ -31,6 +32,7 @@ def json_schema() -> dict[str, Any]:
     models: list[type[BaseModel]] = [
         AgentSettings,
         BufferSettings,
+        RegisterSettings,
         StationSettings,
         DictionarySettings,
         InboundSettings,
@@ -47,6 +49,8 @@ def json_schema() -> dict[str, Any]:
         | {"description": "name -> what the agent reads: PLCs, scanners, sensors", "minProperties": 1},
         "labels": _named(_chosen("format", {name: at[model] for name, model in FORMATS.items()}))
         | {"description": "name -> one kind of label, and how it is read"},
+        "registers": _named(at[RegisterSettings])
+        | {"description": "name -> slots that all advance with one index: a dial, a walking beam"},
         "stations": _named(at[StationSettings]) | {"description": "name -> one station of the line"},
         "dictionaries": _named(at[DictionarySettings])
         | {"description": "name -> what a destination calls our names, codes and units"},

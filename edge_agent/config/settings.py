@@ -31,6 +31,7 @@ from edge_agent.config.materials import (
     RemoveSettings,
     RequireSettings,
 )
+from edge_agent.config.places import MAX_PLACES, CarrierSettings
 from edge_agent.driver import Duration, Settings
 from edge_agent.model import Result
 
@@ -116,6 +117,14 @@ class IdentitySettings(Settings):
     bounce: Duration = Field(default=2.0, ge=0, description="the same label within this time is one scan")
     max_wait: Duration = Field(default=30.0, gt=0, description="when: after: a scan this late names no unit any more")
     known: bool = Field(default=False, description="a serial that no step ever saw is a mistake (in_data, after)")
+    of: Literal["serial", "lot", "carrier"] = Field(
+        default="serial", description="what the scan names: a unit, a lot, or a carrier with units on its places"
+    )
+    changeover: Duration = Field(
+        default=0.0, ge=0, description="of: lot: so long after a scan it may still be the last"
+    )
+    slot_of: Name | None = Field(default=None, description="of the section registers: its steps bring the units")
+    slot: int | None = Field(default=None, ge=1, description="where the station stands at it; scan: is a reader there")
 
     @model_validator(mode="after")
     def _one_way(self) -> IdentitySettings:
@@ -198,7 +207,10 @@ class StationSettings(Settings):
 
     step: str = Field(min_length=1, max_length=64, description="the operation, e.g. press-fit")
     positions: Positions = Field(
-        default=[1], min_length=1, max_length=64, description="nests, cavities or lanes; a single one is 1"
+        default=[1], min_length=1, max_length=MAX_PLACES, description="nests, cavities or lanes; a single one is 1"
+    )
+    capacity: int | None = Field(
+        default=None, ge=1, le=MAX_PLACES, description="so many units at once, scanned in and out: an oven, a wash"
     )
     identity: IdentitySettings
     cycle: CycleSettings = CycleSettings()
@@ -215,4 +227,15 @@ class StationSettings(Settings):
     gate: GateSettings | None = Field(default=None, description="what a unit needs to enter, and how the PLC is told")
     commands: CommandsSettings | None = Field(default=None, description="results by scanning a printed sheet")
     attempts: AttemptsSettings | None = Field(default=None, description="how often a unit may come to the step")
+    carrier: CarrierSettings | None = Field(default=None, description="carriers that are loaded or unloaded here")
     tags: TagsByPosition = Field(default=[], description='more tags that are this station\'s, e.g. ["press.nest1_*"]')
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_positions(cls, data: Any) -> Any:
+        """``capacity`` numbers the places itself."""
+        if not isinstance(data, dict) or not isinstance(count := data.get("capacity"), int) or count > MAX_PLACES:
+            return data
+        if "positions" in data:
+            raise ValueError("capacity numbers the places itself; take positions away")
+        return data | {"positions": list(range(1, count + 1))}
