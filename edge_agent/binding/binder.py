@@ -34,7 +34,6 @@ from edge_agent.identify.patterns import text_of
 from edge_agent.model import BindingState, Instant, Kind, Result, Sample, Scan, ScanStatus
 
 UNKNOWN_NS = 1 << 62  # longer than any limit
-UNKNOWN_NS = 1 << 62  # longer than any limit
 STALL_FINDING_EVERY_NS = 60 * 10**9  # stalls of a device that interrupt nothing are reported this often at most
 
 
@@ -60,9 +59,10 @@ class Binder:
         self._stores = {source: GroupStore(policy) for source, policy in plan.stores.items()}
         self._floor = Floor(
             log, config, Units(lookup), self._stores, lookup, holds=Holds(restored.holds), materials=restored.materials
-        gates = [station.gate for station in plan.stations if station.gate is not None]
-        self._floor.status.steps = frozenset(step for gate in gates for step in gate.previous)
         )  # fmt: skip
+        asked = [station.gate.previous for station in plan.stations if station.gate is not None]
+        asked += [station.needs.previous for station in plan.stations]
+        self._floor.status.steps = frozenset(step for steps in asked for step in steps)
         self._labels = plan.labels
         self._gap_ns = {source: int(gap_s * 1e9) for source, gap_s in plan.gap_s.items()}
         self._stations = {
@@ -99,9 +99,6 @@ class Binder:
             life.restore(old, now)
             life.interrupt(draft, since, "restart", "the line")
         give_up_pending(draft, since, self._restored.pending)
-        if self._restored.until_ns is not None:  # a clock that went back tells nothing of how long it was
-            dark_ns = now.at_ns - self._restored.until_ns
-            self._floor.dark_ns = dark_ns if dark_ns >= 0 else UNKNOWN_NS
         if self._restored.until_ns is not None:  # a clock that went back tells nothing of how long it was
             dark_ns = now.at_ns - self._restored.until_ns
             self._floor.dark_ns = dark_ns if dark_ns >= 0 else UNKNOWN_NS
@@ -166,6 +163,7 @@ class Binder:
 
     def on_scan(self, scan: Scan, seq: int) -> Outcome:
         """One scan. Its record comes first; which stations use it is in there."""
+        self._floor.units.refresh()
         draft = Draft(self._log, scan.at, seq)
         reader = self._readers.setdefault(scan.device, Reader())
         heard = self._listen(scan, reader)
@@ -260,6 +258,7 @@ class Binder:
 
     def on_tick(self, now: Instant, seq: int) -> Outcome:
         """Time-outs and silences. Call about four times a second."""
+        self._floor.units.refresh()
         draft = Draft(self._log, now, seq)
         for tag in list(self._newest):
             self._check_silence(tag, now, draft)

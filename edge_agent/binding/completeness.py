@@ -64,6 +64,10 @@ class Completeness(Part):
         """The same, if it was not known before which unit it is."""
         self._look_back(life, cycle, draft)
 
+    def named(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """The same, of a unit that was scanned after the work."""
+        self._look_back(life, cycle, draft)
+
     def _look_back(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         number, unit = life.plan.number, cycle.unit
         if not self._needs.previous or unit is None or cycle.state is not BindingState.BOUND:

@@ -70,6 +70,12 @@ def consume(floor: Floor, unit: Unit, lot: str | None, package: str | None) -> N
         one.packages |= {package} if package is not None else set()
 
 
+def outdate(floor: Floor, unit: Unit) -> None:
+    """A closed cycle was given to the unit, or taken from it, and with it what the cycle consumed."""
+    for one in above(floor, unit):
+        floor.units.outdate(one)
+
+
 def install(floor: Floor, station: str, draft: Draft, link: Installed, child: Unit, evidence: list[int]) -> None:
     """Put a component into its parent. That it may be has been judged."""
     parent = floor.units.find(link.parent_serial)

@@ -26,7 +26,7 @@ from edge_agent.binding.context import StationContext
 from edge_agent.binding.cycle import Cycle
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
-from edge_agent.binding.genealogy import consume, part_number, part_number_of
+from edge_agent.binding.genealogy import consume, outdate, part_number, part_number_of
 from edge_agent.binding.judge import Judgement
 from edge_agent.binding.needs import Material
 from edge_agent.binding.part import Part, ScanAt
@@ -248,6 +248,11 @@ class Materials(Part):
         if cycle.state is BindingState.BOUND and cycle.unit is not None:
             for item in judgement.materials:
                 consume(self._floor, cycle.unit, item.get("lot"), item.get("package"))
+
+    def named(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """What the cycle consumed is its unit's from now on."""
+        if cycle.unit is not None:
+            outdate(self._floor, cycle.unit)
 
     def _was_open(self, cycle: Cycle) -> bool:
         """Whether the cycle was open over a restart."""

@@ -46,6 +46,7 @@ class Units:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._recent: OrderedDict[tuple[str, str], Unit] = OrderedDict()  # by kind and name
+        self._outdated: list[Unit] = []
 
     def know(
         self, draft: Draft, station: str, identifiers: Mapping[str, str], evidence: list[int], kind: str = "serial"
@@ -90,6 +91,19 @@ class Units:
         )  # fmt: skip
         self._remember(unit)
         return unit
+
+    def outdate(self, unit: Unit) -> None:
+        """What went into the unit changed with a binding: the registry is asked anew once it has the records."""
+        self._outdated.append(unit)
+
+    def refresh(self) -> None:
+        """Ask the registry what went into units of which that changed. Call it before an input, not during one."""
+        while self._outdated:
+            unit = self._outdated.pop()
+            known = self._lookup.unit(unit.kind, unit.serial)
+            if known is not None and known.unit == unit.unit:
+                unit.lots, unit.packages = set(known.lots), set(known.packages)
+                unit.own_lots, unit.own_packages = _own(known.own_lots), _own(known.own_packages)
 
     def _remember(self, unit: Unit) -> None:
         key = (unit.kind, unit.serial)

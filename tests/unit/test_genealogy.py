@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.binding.manual import Rebind
 from edge_agent.binding.needs import Needs, Variant
 from edge_agent.binding.seen import Reads
 from edge_agent.binding.units import Unit
@@ -309,3 +310,38 @@ def test_a_lot_that_went_in_by_itself_stays_when_a_component_with_the_same_lot_l
     one.scan("REMOVE", "desk")
     one.scan("C:SN2", "desk")
     assert unit_of(one, "SN1").lots == {"L1"}
+
+
+def test_what_a_cycle_consumed_goes_with_it_when_a_person_binds_it_to_another_unit() -> None:
+    needs = Needs(materials=(material(scanner="reel"),), components=(component(required=False),))
+    one = rig(hand(needs))
+    one.scan("SN3")  # the one above
+    one.scan("C:SN1", "desk")
+    one.scan("R:L1", "reel")
+    one.scan("SN1")
+    one.scan("R:L2", "reel")
+    one.scan("SN2")
+    one.scan("SN9")
+    cycle = next(body["cycle"] for body in one.closed() if body["binding"].get("serial") == "SN1")
+    assert unit_of(one, "SN3").lots == {"L1", "L2"}
+    outcome, _ = one.binder.act(Rebind(cycle, "SN2", True, False, "anna", "the labels were swapped"), one.now, one.seq)
+    one._take(outcome)
+    one.tick()
+    assert (unit_of(one, "SN1").lots, unit_of(one, "SN3").lots) == (set(), {"L1"})  # its own cycle took L1 too
+    assert unit_of(one, "SN2").lots == {"L1", "L2"}
+
+
+def test_what_a_cycle_consumed_is_its_units_once_a_late_scan_names_it() -> None:
+    needs = Needs(materials=(material(scanner="reel"),), previous=("weld",))
+    place = bench.position(end=bench.HANDSHAKE)
+    one = rig(bench.station(place, needs=needs, identity="after", bounce_s=0.0))
+    one.scan("R:L1", "reel")
+    one.state(0)
+    one.finish(1)
+    one.scan("SN1")
+    one.state(0)
+    one.tick()
+    assert one.closed()[0]["materials"] == [{"name": "solder", "lot": "L1", "certain": True}]
+    assert one.binding()["state"] == "bound"
+    assert unit_of(one, "SN1").lots == {"L1"}
+    assert finding(one, "missing_step")["serial"] == "SN1"
