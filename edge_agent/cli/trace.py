@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edge_agent.buffer.evidence import Evidence
     from edge_agent.buffer.trace import Binding, Cycle, Finding, Unit
 
-Serial = Annotated[str | None, typer.Argument(metavar="[SERIAL]", help=_("serial or another identifier of the unit"))]
+Serial = Annotated[str | None, typer.Argument(metavar="SERIAL", help=_("serial or another identifier of the unit"))]
 Readings = Annotated[bool, typer.Option("--readings", help=_("print every reading, too"))]
 
 _RESULT_STYLE = {"Passed": "green", "Failed": "red", "Error": "red", "Aborted": "yellow", "Skipped": "yellow"}
