@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from edge_agent.binding.plan import Gate
 from edge_agent.binding.state import StepResult, StepStatus
 from edge_agent.binding.units import Unit
+from edge_agent.binding.verdicts import holds_on
 from edge_agent.model import Instant, Result
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _judge(gate: Gate, found: _Found) -> Decision:
 
 def _holds(floor: Floor, gate: Gate, unit: Unit, now: Instant, found: _Found) -> None:
     holds = floor.holds
-    for hold in sorted(holds.on(unit), key=lambda one: (one.action != "scrap", one.at_ns)):
+    for hold in sorted(holds_on(floor, unit), key=lambda one: (one.action != "scrap", one.at_ns)):
         about = "" if hold.subject == unit.serial else f" with its {hold.subject_kind} {hold.subject}"
         why = f": {hold.text}" if hold.text else ""
         found.against.append(Reason(hold.action, f"{unit.serial} is on {hold.action} {hold.hold}{about}{why}"))

@@ -54,9 +54,15 @@ class Holds:
         """What stops this unit: every open hold, scrap and rework on it, and on what is in it."""
         if not self._open:
             return []
-        found = [hold for about in subjects_of(unit) for hold in self._about.get(about, {}).values()]
-        conceded = {hold.hold for hold in found if hold.action == "concession"}
-        return [hold for hold in found if hold.hold not in conceded]
+        conceded = self.conceded(unit)
+        return [hold for hold in self._covering(unit) if hold.hold not in conceded]
+
+    def conceded(self, unit: Unit) -> set[str]:
+        """The holds in spite of which this unit may pass."""
+        return {hold.hold for hold in self._covering(unit) if hold.action == "concession"}
+
+    def _covering(self, unit: Unit) -> list[KnownHold]:
+        return [hold for about in subjects_of(unit) for hold in self._about.get(about, {}).values()]
 
     @property
     def known(self) -> bool:

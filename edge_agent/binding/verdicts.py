@@ -17,6 +17,7 @@ which is in work lets its cycle finish: the finding ``hold_in_cycle`` says so, a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
 from edge_agent.binding.holds import LOCAL, OPEN_MAX, Holds, Key, subjects_of
 from edge_agent.binding.state import KnownHold, Lookup
+from edge_agent.binding.units import Unit
 from edge_agent.model import Kind
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 VerdictAction = Literal["hold", "release", "scrap", "rework", "concession"]
 State = Literal["applied", "duplicate", "stale", "refused", "expired"]
 STOPPING = ("hold", "scrap", "rework")
+COMPONENTS_MAX = 1000  # of one unit are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,9 @@ class Verdict:
         for station in floor.stations.values():
             for life in station.positions.values():
                 cycle = life.cycle
-                if cycle is None or cycle.unit is None or (self.kind, self.subject) not in subjects_of(cycle.unit):
+                if cycle is None or cycle.unit is None:
+                    continue
+                if not any((self.kind, self.subject) in subjects_of(one) for one in with_components(floor, cycle.unit)):
                     continue
                 text = f"{life.name}: {cycle.serial} came under {self.action} {self.hold} while in work"
                 report(
@@ -167,6 +172,33 @@ class Verdict:
                     cycle=cycle.id, position=life.plan.number, serial=cycle.serial,
                     details={"hold": self.hold, "action": self.action, "verdict_id": self.verdict_id},
                 )  # fmt: skip
+
+
+def holds_on(floor: Floor, unit: Unit) -> list[KnownHold]:
+    """What stops this unit: what stands on it, on what went into it, and on its components and theirs.
+
+    A concession for the unit is one for all that is in it; one for a component lets only that one pass by itself.
+    """
+    if not len(floor.holds):
+        return []
+    found = {id(hold): hold for one in with_components(floor, unit) for hold in floor.holds.on(one)}
+    conceded = floor.holds.conceded(unit)
+    return [hold for hold in found.values() if hold.hold not in conceded]
+
+
+def with_components(floor: Floor, unit: Unit) -> Iterator[Unit]:
+    """The unit, and what is installed in it now, at any depth; at most ``COMPONENTS_MAX``."""
+    yield unit
+    seen, inside = {unit.unit}, [unit.unit]
+    while inside and len(seen) < COMPONENTS_MAX:
+        for installed in floor.lookup.children_of(inside.pop()):
+            if installed.child in seen:
+                continue
+            seen.add(installed.child)
+            inside.append(installed.child)
+            component = floor.units.find(installed.child_serial)
+            if component is not None:
+                yield component
 
 
 def last_of(holds: Holds, lookup: Lookup, key: Key) -> tuple[bool, int | None]:

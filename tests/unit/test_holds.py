@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from edge_agent.binding import holds as holds_module
 from edge_agent.binding.action import Action, ActionRefused
 from edge_agent.binding.decisions import BEYOND_MAX
+from edge_agent.binding.draft import Draft
 from edge_agent.binding.holds import Holds, Key
 from edge_agent.binding.local_holds import ConfirmHolds, Hold, ListHolds, Release, TakeOver
 from edge_agent.binding.snapshots import CloseAbsent, Expect, Heartbeat, SnapshotPart, Unreadable, Watch
+from edge_agent.binding.state import Outcome
 from edge_agent.binding.units import Unit
-from edge_agent.binding.verdicts import Verdict
+from edge_agent.binding.verdicts import Verdict, holds_on
 from edge_agent.model import Kind
 from support.binding_rig import SECOND, Rig
 
@@ -516,3 +518,28 @@ def rig_holding(*names: str) -> Rig:
     for number, name in enumerate(names, 1):
         act(rig, verdict(number, hold=name))
     return rig
+
+
+def test_what_a_held_component_is_built_into_is_stopped_too() -> None:
+    rig = rig_of()
+    floor = rig.binder._floor
+    draft = Draft("log1", rig.now, rig.seq)
+    parent, child, grandchild = (
+        floor.units.know(draft, "OP20", {"serial": serial}, []) for serial in ("SN1", "PCB1", "CHIP1")
+    )
+    for over, under in ((parent, child), (child, grandchild)):
+        body = {
+            "genealogy": draft.next_id, "op": "install", "parent": over.unit, "parent_serial": over.serial,
+            "child": under.unit, "child_serial": under.serial, "name": "part", "evidence": [], "by": "agent",
+        }  # fmt: skip
+        draft.add(Kind.GENEALOGY, "OP20", body)
+    rig._take(Outcome(draft.records, []))
+    rig.put_in("SN1")
+    act(rig, verdict(1, subject="CHIP1"))
+    assert [one.hold for one in holds_on(floor, parent)] == ["H1"]
+    assert [body["serial"] for body in rig.of(Kind.FINDING) if body["code"] == "hold_in_cycle"] == ["SN1"]
+    act(rig, verdict(2, "concession", subject="PCB1"))
+    assert holds_on(floor, child) == []
+    assert [one.hold for one in holds_on(floor, parent)] == ["H1"]
+    act(rig, verdict(3, "concession", subject="SN1"))
+    assert holds_on(floor, parent) == []
