@@ -116,6 +116,7 @@ class Cycle:
     confirmed: Instant | None = None  # when the tag it was resumed on last agreed
     doubt: tuple[str, str] | None = None  # (rule, reason): why its result may not be that of whoever is scanned
     fired_mono_ns: int = 0  # when its end was seen
+    counted: bool = False  # the PLC's counter shows that no result before it went by unseen
     remarks: dict[str, Any] = field(default_factory=dict)  # more items of the context it closes with
     done: StepResult | None = None  # once it is closed: what it came to
 

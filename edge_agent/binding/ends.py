@@ -201,6 +201,7 @@ class Ends:
         assert cycle is not None
         cycle.fired_mono_ns = ended.fired_at.mono_ns
         cycle.doubt = self._doubt_anonymous(ended)
+        cycle.counted = ended.counting is Counting.NEXT
         life.close(draft, ended.by, at, judged=True, result=ended, evidence=ended.evidence)
 
     def _doubt_anonymous(self, ended: Ended) -> tuple[str, str] | None:

@@ -15,7 +15,9 @@ none came within ``max_wait``                    ``orphan``, ``skipped_scan``
 **Which scan can belong to which unit.** The PLC may have finished a unit between its last poll and the scan. So a scan
 waits, as everywhere, for the first read of the ending tag that began after it: only then it is known which cycles had
 ended. Nothing binds across an observation gap of the reader or of what ends the cycles, nor across a restart: another
-unit may be there now, so what waits becomes ``orphan``, or ``ambiguous`` if a scan was under way.
+unit may be there now, so what waits becomes ``orphan``, or ``ambiguous`` if a scan was under way. Yet its scan may
+still come within ``max_wait``, as may that of a unit that ended in the dark: until then a cycle that ends after the
+gap is bound only if no such scan is due, and if the PLC's counter shows that no result went by unseen.
 
 **The same serial again.** Without a cycle that waits it is a re-scan. With one, within ``JUST_NS`` of the scan that
 bound the cycle before, it is taken for a second look at that label: ``duplicate_serial``, not believed. Later it is
@@ -83,11 +85,15 @@ class LateScans(Part):
         self._triggers: list[Trigger] = list(
             {id(one.trigger): one.trigger for one in self._lives if one.trigger}.values()
         )
+        self._wait_ns = int(self.plan.max_wait_s * 1e9)
         self._waiting: deque[_Scan] = deque()
         self._awaited: list[_Awaited] = []
         self._muddle = self._met = 0  # cycles that several scans may belong to, and how many of these came
         self._early: deque[dict[str, str]] = deque(maxlen=WAITING)
         self._unclaimed = 0  # cycles that were given up: they explain scans that come too late
+        self._ghosts: list[int] = []  # of cycles given up over a gap: until when their scans may still come
+        self._blind = False  # what ends the cycles was not observed, and not seen since
+        self._dark_until_mono_ns = 0  # until when the scan of a unit that ended in the dark may come
         self._last: tuple[str, int] = ("", 0)  # the serial that was bound last, and when its scan was seen last
 
     def scanners(self) -> set[str]:
@@ -99,16 +105,21 @@ class LateScans(Part):
     # --- what comes in -----------------------------------------------------------------------------------------
 
     def start(self, draft: Draft) -> None:
-        """What :func:`give_up_pending` gave up just now explains a scan that finds no cycle."""
+        """What :func:`give_up_pending` gave up just now may still be scanned."""
         here = [record for record in draft.records if record.kind is Kind.BINDING and record.source == self.plan.name]
-        self._unclaimed = sum(record.body["rule"] == "gap" for record in here)
+        until_ns = draft.at.mono_ns + self._wait_ns
+        self._ghosts = [until_ns for record in here if record.body["rule"] == "gap"]
+        self._blind = self._floor.dark_ns > 0
 
     def closed(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         if cycle.state is not BindingState.PENDING or life not in self._lives:
             return
         if len(self._awaited) == AWAITED:
             self._give_up(self._awaited.pop(0), draft, "too many cycles wait for their scan")
-        deadline_mono_ns = draft.at.mono_ns + int(self.plan.max_wait_s * 1e9)
+        dark = self._blind or draft.at.mono_ns < self._dark_until_mono_ns
+        if dark and not cycle.counted and cycle.doubt is None:
+            cycle.doubt = ("gap", "another unit may have ended while nobody watched, and its scan still be due")
+        deadline_mono_ns = draft.at.mono_ns + self._wait_ns
         self._awaited.append(_Awaited(life, cycle, deadline_mono_ns, tuple(self._early)))
         self._early.clear()
 
@@ -124,6 +135,8 @@ class LateScans(Part):
             trigger.ask(draft)
 
     def settled(self, sample: Sample, seq: int, draft: Draft) -> None:
+        if self._blind and not any(trigger.unknown or trigger.lost for trigger in self._triggers):
+            self._blind, self._dark_until_mono_ns = False, draft.at.mono_ns + self._wait_ns
         if not self._waiting:
             return
         for trigger in self._triggers:
@@ -140,10 +153,12 @@ class LateScans(Part):
             return
         while self._waiting:
             self._decide(self._waiting.popleft(), draft, f"{device} was not observed meanwhile")
+        self._blind = self._blind or device != self._reads.scanner
         awaited, self._awaited = self._awaited, []
+        owed = self._muddle - self._met if self._muddle else len(awaited)
+        self._ghosts += [one.deadline_mono_ns for one in awaited][-owed:]
         for one in awaited:
             if one.cycle.state is BindingState.PENDING:
-                self._unclaimed += 1
                 self._say_nobody(one, draft, "gap", f"{device} was not observed while its scan was awaited")
         self._muddle = self._met = 0
         self._early.clear()
@@ -158,6 +173,8 @@ class LateScans(Part):
             self._give_up(self._awaited.pop(0), draft, f"no scan within {self.plan.max_wait_s:g} s")
         if not self._awaited:
             self._muddle = self._met = 0
+        self._unclaimed += sum(until_ns <= now_ns for until_ns in self._ghosts)
+        self._ghosts = [until_ns for until_ns in self._ghosts if until_ns > now_ns]
 
     def decided(self, cycle: str) -> None:
         self._awaited = [one for one in self._awaited if one.cycle.id != cycle]
@@ -180,7 +197,7 @@ class LateScans(Part):
             self._disbelieve(serial, scan, draft)
         elif any(serial == unit["serial"] for one in self._awaited for unit in one.cycle.candidates):
             self._lives[0].counts["rescans"] += 1
-        elif len(self._awaited) == 1 and not self._muddle:
+        elif len(self._awaited) == 1 and not self._muddle and not self._ghosts:
             self._meet(self._awaited.pop(), serial, scan, draft, unsure)
         else:
             self._mix(scan, draft)
@@ -232,7 +249,9 @@ class LateScans(Part):
     def _mix(self, scan: _Scan, draft: Draft) -> None:
         """Several cycles wait: it is one of theirs."""
         unit = self._floor.units.know(draft, self.plan.name, scan.found, [scan.seq], self.plan.of)
-        self._muddle += sum(one.cycle.state is BindingState.PENDING for one in self._awaited)
+        pending = sum(one.cycle.state is BindingState.PENDING for one in self._awaited)
+        self._muddle += pending + len(self._ghosts)
+        self._ghosts.clear()
         self._met += 1
         reason = f"{self._muddle} cycles waited for their scans"
         for one in self._awaited:
@@ -256,7 +275,9 @@ class LateScans(Part):
             return
         if self._unheard_of(serial, scan, draft):
             return
-        if self._unclaimed:
+        if self._ghosts:
+            self._ghosts.pop(0)
+        elif self._unclaimed:
             self._unclaimed -= 1
         else:
             unit = self._floor.units.know(draft, self.plan.name, scan.found, [scan.seq], self.plan.of)
