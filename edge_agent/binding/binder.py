@@ -48,6 +48,7 @@ class _Heard:
     strangers: list[PositionLife]  # to whom it is no label of a unit
     context: list[tuple[StationLife, dict[str, str]]]
     labels: tuple[Label, ...]  # what the label rules say
+    unread: bool = False  # some part of a station has this reader, and it is no label that the part knows
 
 
 class Binder:
@@ -206,7 +207,9 @@ class Binder:
             elif meant := station.part_meant(scan.device, seen):
                 heard.parts.append((station, *meant))
             else:
-                for life, found in station.places(scan.device, seen):
+                places = station.places(scan.device, seen)
+                heard.unread |= not places and any(scan.device in part.scanners() for part in station.parts)
+                for life, found in places:
                     if found is not None:
                         heard.units.append((life, found))
                     else:
@@ -227,9 +230,9 @@ class Binder:
             report(draft, source, "no_read", text, evidence=evidence, position=position, details={"count": reader.run})
         elif any(label.doubtful for label in heard.labels):
             report_doubt(scan, source, position, heard.labels, seq, draft)
-        elif scan.status is ScanStatus.READ and heard.strangers:
+        elif scan.status is ScanStatus.READ and (heard.strangers or heard.unread):
             label = text_of(scan.raw)[0] or scan.raw.hex()
-            text = f"{name}: the label {label[:64]!r} is none of a unit here"
+            text = f"{name}: the label {label[:64]!r} is none of {'a unit' if heard.strangers else 'those read'} here"
             report(draft, source, "unmatched_scan", text, evidence=evidence, position=position)
 
     # --- gaps and time -----------------------------------------------------------------------------------------
