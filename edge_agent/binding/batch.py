@@ -110,13 +110,13 @@ def gone_unseen(life: PositionLife, at: Instant, seq: int, draft: Draft) -> None
     """The unit was identified elsewhere while it was in: it left, and nobody knows when."""
     cycle = life.cycle
     assert cycle is not None, "it is in"
-    if cycle.suspended:
-        life.close_interrupted(draft)
-        return
     reason = f"it was identified elsewhere: when it left {life.station.name} nobody knows"
     if cycle.state is BindingState.BOUND:
         life.bind(draft, BindingState.AMBIGUOUS, "skipped_scan", [seq], reason=reason)
-    life.close(draft, "next_scan", at, judged=False, evidence=[seq])
+    if cycle.suspended:
+        life.close_interrupted(draft)
+    else:
+        life.close(draft, "next_scan", at, judged=False, evidence=[seq])
     report(
         draft, life.station.name, "skipped_scan", f"{life.station.name}: {cycle.serial} left without a scan",
         evidence=[seq], cycle=cycle.id, position=life.plan.number, serial=cycle.serial,

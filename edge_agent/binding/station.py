@@ -326,12 +326,12 @@ class StationLife:
                 self._time_out(life, life.cycle, draft)
 
     def _time_out(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        if self.plan.batch is not None and cycle.state is BindingState.BOUND:
+            reason = "it was not seen to leave, so when it left nobody knows"
+            life.bind(draft, BindingState.AMBIGUOUS, "timeout", [], reason=reason)
         if cycle.suspended:
             life.close_interrupted(draft)
         else:
-            if self.plan.batch is not None and cycle.state is BindingState.BOUND:
-                reason = "it was not seen to leave, so when it left nobody knows"
-                life.bind(draft, BindingState.AMBIGUOUS, "timeout", [], reason=reason)
             life.close(draft, "timeout", draft.at, judged=False)
         report(
             draft, self.plan.name, "cycle_timeout",
