@@ -10,6 +10,8 @@ import pytest
 
 from edge_agent.binding.findings import SEVERITY
 from edge_agent.binding.needs import Needs
+from edge_agent.binding.plan import Gate
+from edge_agent.binding.status import UnitStatusSaid
 from support import binding_rig as bench
 from support.binding_rig import Rig
 from support.needs_rig import component, finding, hand, material, press, rig
@@ -101,6 +103,15 @@ def identical_entries() -> Rig:
     return one
 
 
+def gate_open() -> Rig:
+    gate = Gate(previous=("weld",), max_age_s=600.0, fail_open=True)
+    one = rig(hand(Needs(), gate=gate))
+    one._take(one.binder.act(UnitStatusSaid("mes", "SN1", "weld", "Passed"), one.now, one.seq)[0])
+    one.wait(601.0)
+    one.scan("SN1")
+    return one
+
+
 CASES = {
     missing_step: "missing_step",
     missing_field: "missing_field",
@@ -114,6 +125,7 @@ CASES = {
     unmatched_component: "unmatched_scan",
     unknown_reel: "unmatched_scan",
     identical_entries: "identical_entries",
+    gate_open: "gate_open",
 }
 
 
