@@ -112,9 +112,12 @@ class Line:
         at = self.mono_ns + int(seconds * SECOND)
         heapq.heappush(self._events, (at, self._order, self._life if agent else None, what))
 
+    def start(self) -> None:
+        """The agent's first start."""
+        self._start(Restored())
+
     def run(self, *scripts: Script) -> None:
         """All scripts, to their ends."""
-        self._start(Restored())
         self._scripts = len(scripts)
         for script in scripts:
             self.after(self.chance.uniform(0.3, 1.0), lambda script=script: self._advance(script))

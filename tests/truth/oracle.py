@@ -40,6 +40,9 @@ Decisions where the rules of the trade are silent, as a quality engineer would w
 - A pending late scan does not survive a restart as a binding: the scan may have been made in the dark, so what is
   read next may be another unit's.
 - A value that is missing makes a cycle incomplete; it casts no doubt on whose it is.
+- At a register one unit may be scanned while another stands at the entry. So of what is scanned between a gap and the next
+  step nobody can be sure; one finding lasts until every slot was filled anew.
+- A carrier that stands where it is loaded while nobody watches may be loaded otherwise; one on its way may not.
 - A material that may be of either reel is consumed from both, uncertain; naming one alone as certain is misbound.
 - A gate that permits what it must block is misbound, and one that blocks what it must permit is not bound.
 """
@@ -67,7 +70,7 @@ DISTURBANCES = {
     "missed_scan": "the reader that identifies did not see the label, and said nothing",
     "missed_out": "the reader at the exit did not see the label",
     "missed_out_and_in": "one unit's exit and the next one's entry are not read",
-    "restart_pending": "the agent restarts when only the late scan is missing",
+    "restart_pending": "the agent restarts between what belongs together: result and late scan, load and work",
     "double_scan": "the label is read again: at once, or seconds later",
     "late_scan": "the scan that announces the unit comes only after its work",
     "early_next_scan": "an indexing machine: the next label is read before this unit's end was seen",
@@ -93,6 +96,7 @@ DISTURBANCES = {
     "garbled_serial": "the serial in the data is none",
     "refused_serial": "the serial in the data could not be read",
     "pallet_reused": "a carrier is loaded again, never unloaded",
+    "pallet_refilled": "a carrier is emptied by hand where it is loaded, and loaded anew",
     "unknown_carrier": "a carrier that nobody loaded",
     "index_lost": "index pulses went by unseen",
     "two_candidates": "two finished units wait for one late scan",
@@ -196,12 +200,19 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "missed_scan": Cell("orphan", ("skipped_scan",), note="the pallet's transponder was not read"),
         "double_scan": BOUND,
         "unreadable_scan": Cell("orphan", ("no_read", "skipped_scan")),
+        "pallet_refilled": "a carrier is emptied by hand where it is loaded, and loaded anew",
         "unknown_carrier": Cell("orphan", ("skipped_scan",), note="its content was never scanned, or was unloaded"),
         "pallet_reused": Cell("bound", ("carrier_not_cleared",), note="to the new unit, which was scanned there"),
+        "pallet_refilled": Cell("ambiguous", ("skipped_scan",), note="one finding a place"),
         "empty_nest": Cell("none"),
         "swapped_in_downtime": Cell("orphan", ("observation_gap",)),
         "restart": Cell("orphan", ("observation_gap",)),
         "restart_rescan": Cell("bound", ("observation_gap",)),
+        "restart_pending": Cell(
+            "bound",
+            also=_RESTART,
+            note="what is loaded is kept, but for the pallet that stands at the bench: ambiguous",
+        ),
     },
     # slots that advance on an index pulse, mirrored
     "shift_register": _CLEAN
@@ -225,7 +236,9 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "foreign_label": Cell("orphan", ("unmatched_scan", "skipped_scan")),
         "two_candidates": Cell("ambiguous", also=("skipped_scan", "unmatched_scan"), note="both"),
         "scan_too_late": Cell("orphan", ("skipped_scan", "unmatched_scan"), note="the scan finds no candidate"),
-        "restart": Cell("bound", ("observation_gap",), note="the result and its scan came after; what was before is nobody's"),
+        "restart": Cell(
+            "bound", ("observation_gap",), note="the result and its scan came after; what was before is nobody's"
+        ),
         "restart_pending": Cell("orphan", ("observation_gap",), also=("skipped_scan", "unmatched_scan")),
         "value_missing": Cell("bound", ("missing_field",)),
     },
@@ -245,9 +258,9 @@ ORACLE: dict[str, dict[str, Cell]] = {
     | {
         "double_scan": BOUND,
         "swapped_scan": BOUND,
-        "missed_scan": Cell("unbound", ("skipped_scan",), note="an exit without an entry"),
+        "exit_without_entry": Cell("unbound", ("skipped_scan",)),
         "unreadable_scan": Cell("unbound", ("no_read", "skipped_scan")),
-        "no_exit": Cell("ambiguous", ("cycle_timeout",), note="nobody knows when it left"),
+        "no_exit": Cell("ambiguous", ("cycle_timeout",), also=_RESTART, note="nobody knows when it left"),
         "restart": Cell("unbound", ("observation_gap",), note="what was read before stays bound"),
         "plc_lost": Cell("bound", ("observation_gap",)),
     },
@@ -256,6 +269,7 @@ ORACLE: dict[str, dict[str, Cell]] = {
     | {
         "double_scan": BOUND,
         "foreign_label": Cell("bound", ("unmatched_scan",), note="the active lot goes on"),
+        "mixed_lots": Cell("ambiguous", note="three lots may be in it; when the changeover is over, the third is"),
         "restart": Cell("unbound", ("observation_gap",), note="until the lot is scanned again"),
         "restart_rescan": Cell("bound", ("observation_gap",)),
     },
@@ -268,7 +282,10 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "component_removed": BOUND,
         "double_scan": BOUND,
         "restart": Cell(
-            "bound", ("observation_gap",), also=("missing_field",), note="what was installed stays; the result is orphan"
+            "bound",
+            ("observation_gap",),
+            also=("missing_field",),
+            note="what was installed stays; the result is orphan",
         ),
     },
     # lots into units: work is the consumption

@@ -8,7 +8,7 @@ its own, if a rule bound what the oracle says nobody can know, or if one result 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +90,7 @@ class Score:
         self.stations = list(stations)
         self.cells: dict[tuple[str, str], Tally] = defaultdict(Tally)
         self.cases: list[str] = []
+        self.all_readings = 0  # values that devices gave
         self._by_token = {
             token: visit for station in self.stations for visit in station.visits for token in visit.tokens
         }
@@ -210,8 +211,7 @@ class Score:
             self._tell("differs", visit, f"its result is {states or 'nowhere'}, the oracle says {visit.work}")
 
     def _dark(self, visit: Visit, reading: _Reading, tally: Tally) -> None:
-        states = {one[0] for one in reading.held}
-        if "bound" in states:
+        if any(one[0] == "bound" and one[1] == visit.label for one in reading.held):
             tally.misbound += 1
             self._tell("misbound", visit, f"guessed: seq {reading.seq} bound, the oracle says {visit.work}")
 
@@ -221,29 +221,33 @@ class Score:
         """Each injection its findings; what is left must be something that a visit allows."""
         for station in self.stations:
             sources = station.sources()
-            found = [
-                (seq, body["code"], body["text"]) for seq, source, body in self.received.findings if source in sources
-            ]
+            found = [(seq, body) for seq, source, body in self.received.findings if source in sources]
             free = [True] * len(found)
             for visit in station.visits:
                 tally = self.cells[station.strategy, visit.disturbance]
-                last = visit.last_seq or 0
                 for code in visit.findings:
                     tally.injected += 1
-                    for place, (seq, its_code, _) in enumerate(found):
-                        if free[place] and its_code == code and visit.first_seq <= seq <= last:
-                            free[place] = False
-                            tally.raised += 1
-                            break
+                    place = self._find(visit, code, found, free)
+                    if place is None:
+                        here = [body["code"] for seq, body in found if visit.first_seq <= seq <= (visit.last_seq or 0)]
+                        self._tell("no finding", visit, f"{code} was not raised; {here[:9]} were")
                     else:
-                        here = [one[1] for one in found if visit.first_seq <= one[0] <= last]
-                        self._tell("no finding", visit, f"{code} was not raised; {here} were")
-            for place, (seq, code, text) in enumerate(found):
+                        free[place] = False
+                        tally.raised += 1
+            for place, (seq, body) in enumerate(found):
                 near = [visit for visit in station.visits if visit.first_seq <= seq <= (visit.last_seq or 0)]
-                if free[place] and not any(code in visit.also for visit in near):
+                if free[place] and not any(body["code"] in visit.also for visit in near):
                     visit = near[-1] if near else station.visits[-1]
                     self.cells[station.strategy, visit.disturbance].false += 1
-                    self._tell("false finding", visit, f"{code}: {text}")
+                    self._tell("false finding", visit, f"{body['code']}: {body['text']}")
+
+    def _find(self, visit: Visit, code: str, found: list[tuple[int, Any]], free: list[bool]) -> int | None:
+        """A finding of this code in the visit's time that no other injection took; of its serial rather than of any."""
+        places = [
+            place for place, (seq, body) in enumerate(found)
+            if free[place] and body["code"] == code and visit.first_seq <= seq <= (visit.last_seq or 0)
+        ]  # fmt: skip
+        return min(places, key=lambda place: (found[place][1].get("serial") != visit.label, place), default=None)
 
     def _tell(self, what: str, visit: Visit | None, text: str) -> None:
         where = f"{visit.station.strategy}/{visit.disturbance} {visit.station.name} {visit.label}" if visit else "?"
@@ -259,4 +263,4 @@ def total(cells: Iterable[Tally]) -> Tally:
     return result
 
 
-__all__ = ["Counter", "Received", "Score", "Tally", "total"]
+__all__ = ["Received", "Score", "Tally", "total"]

@@ -44,20 +44,36 @@ class Shift:
 def play(shift: Shift) -> Score:
     """Play it; returns the score."""
     chance = random.Random(f"{shift.strategy} {shift.seed}")
-    kinds = FLOOR[shift.strategy]
-    with tempfile.TemporaryDirectory(prefix="edge-agent-truth-") as temporary:
-        folder = Path(temporary)
-        config = configured(kinds, folder)
-        received = Received()
-        line = Line(config, chance, received.take)
+    with Floor(FLOOR[shift.strategy], chance) as floor:
+        for station, deck in zip(floor.stations, decks(FLOOR[shift.strategy], shift, chance), strict=True):
+            station.deck = deck
+        floor.line.run(*(station.script() for station in floor.stations))
+        return floor.score()
+
+
+class Floor:
+    """One PC and its stations, started."""
+
+    def __init__(self, kinds: tuple[type[Station], ...], chance: random.Random) -> None:
+        self.received = Received()
+        with tempfile.TemporaryDirectory(prefix="edge-agent-truth-") as folder:
+            self.line = Line(configured(kinds, Path(folder)), chance, self.received.take)
         tokens = itertools.count(1)
-        stations: list[Station] = []
-        for number, (kind, deck) in enumerate(zip(kinds, decks(kinds, shift, chance), strict=True), 1):
-            stations.append(kind(line, number, random.Random(chance.random()), deck, tokens))
-        line.run(*(station.script() for station in stations))
-        line.close()
-        score = Score(received, stations)
-        score.all_readings = line.readings
+        self.stations = [
+            kind(self.line, number, random.Random(chance.random()), tokens) for number, kind in enumerate(kinds, 1)
+        ]
+        self.line.start()
+
+    def __enter__(self) -> Floor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.line.close()
+
+    def score(self) -> Score:
+        """What came of it so far."""
+        score = Score(self.received, self.stations)
+        score.all_readings = self.line.readings
         return score
 
 
@@ -68,9 +84,9 @@ def configured(kinds: tuple[type[Station], ...], folder: Path) -> Config:
         parts = kind.settings.replace("{n}", str(number)).split("---\n")
         devices += parts[0]
         stations += parts[1]
-        more += parts[2] if len(parts) > 2 and number == 1 else ""
+        more += parts[2] if len(parts) > 2 else ""
     path = folder / "line.yaml"
-    path.write_text(HEAD.format(folder=folder, devices=devices, stations=stations, more=more))
+    path.write_text(HEAD.format(folder=folder, devices=devices, stations=stations, more=more and f"registers:\n{more}"))
     with mock.patch("edge_agent.config.devices.load_driver", _driver):
         return load(path)
 

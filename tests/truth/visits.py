@@ -55,11 +55,11 @@ class Station:
     waits: ClassVar[set[str]] = set()  # disturbances, beyond RESTARTS, that restart the agent
     settings: ClassVar[str]  # YAML of its devices, then "---", then of the station; {n} is its number
 
-    def __init__(self, line: Line, number: int, chance: random.Random, deck: list[str], tokens: Iterator[int]) -> None:
+    def __init__(self, line: Line, number: int, chance: random.Random, tokens: Iterator[int]) -> None:
         self.line = line
         self.number = number
         self.chance = chance
-        self.deck = deck
+        self.deck: list[str] = []
         self.name = f"ST{number}"
         self.visits: list[Visit] = []
         self.rounds: list[int] = []  # how many visits there were when each began
@@ -80,6 +80,14 @@ class Station:
     # --- the script ----------------------------------------------------------------------------------------------
 
     def script(self) -> Script:
+        """All of the deck, and what is still open to its end."""
+        yield from self.play()
+        yield Barrier()
+        yield from self.finale()
+        self._end_visits(len(self.visits))
+
+    def play(self) -> Script:
+        """The deck, one visit after the other."""
         for disturbance in self.deck:
             self._end_visits(self.rounds[-1] if self.rounds else 0)
             self.rounds.append(len(self.visits))
@@ -88,9 +96,6 @@ class Station:
             visit = self.unit(disturbance)
             yield from getattr(self, disturbance, self.none)(visit)
             yield self.chance.uniform(0.15, 0.6)
-        yield Barrier()
-        yield from self.finale()
-        self._end_visits(len(self.visits))
 
     def finale(self) -> Script:
         """Bring what is still open to its end."""
