@@ -279,6 +279,19 @@ class Load(_Carrying):
         while len(self._by_cycle) > 1000:
             del self._by_cycle[next(iter(self._by_cycle))]
 
+    def rescanned(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """The unit that was read here last is read again: with another carrier here, it is on the one or the other."""
+        put, load = self._by_cycle.get(cycle.id), self._load
+        if put is None or load is None or load.carrier == put[0] or load.lost or self._plan.first == "unit":
+            return
+        serial = put[2].serial
+        reason = f"{serial} was put on {put[0]} and read again while {load.carrier} stood there"
+        self._carriers.contradict(draft, self._station.name, put[0], put[1], reason, [load.seq])
+        report(
+            draft, self._station.name, "duplicate_serial", f"{life.name}: {reason}", evidence=[load.seq],
+            position=life.plan.number, serial=serial,
+        )  # fmt: skip
+
     def rebound(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         """It is in doubt who was here: so it is who is on the carrier."""
         put = self._by_cycle.get(cycle.id)

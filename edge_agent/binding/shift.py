@@ -108,12 +108,12 @@ class Shift:
         steps = self._steps(before, value)
         if steps == 0:
             return None
-        if steps > 1:
-            self.doubt(f"its counter went from {before} to {value}", station, [seq], draft)
-            self._value = value
         draft.keep()
         for _ in range(min(steps, self.plan.slots + 1)):
             self._advance(sample.at, seq)
+        if steps > 1:
+            self.doubt(f"its counter went from {before} to {value}", station, [seq], draft)
+            self._value = value
         self.stepped_mono_ns = sample.at.mono_ns
         return Step(self._stood or _start(sample), sample.at, seq)
 
