@@ -63,6 +63,7 @@ def build_plan(
     _no_sharing(
         "scanner", [builder.scanners | builder.cycles.exits | builder.places.readers for builder in builders], problems
     )
+    _no_sharing("reader of commands", [builder.cycles.readers for builder in builders], problems)
     _no_sharing("ack", [builder.cycles.acks for builder in builders], problems)
     _no_sharing("answer", [builder.answers for builder in builders], problems)
     uses = Counter(device for builder in builders for device in builder.refs.devices)

@@ -94,13 +94,14 @@ class AttemptsSettings(Settings):
 
 
 class CycleBuilder:
-    """One station's cycles. ``acks``: what is written, and where the config says so."""
+    """One station's cycles. ``acks``, ``exits``, ``readers``: what is used, and where the config says so."""
 
     def __init__(
         self, refs: References, identity: str, positions: Collection[int], path: Path, problems: Problems
     ) -> None:
         self.acks: dict[str, Path] = {}
         self.exits: dict[str, Path] = {}
+        self.readers: dict[str, Path] = {}  # of commands
         self._refs = refs
         self._identity = identity
         self._positions = positions
@@ -210,6 +211,7 @@ class CycleBuilder:
                 self._problems.add(where, what, "name one scanner a position, e.g. scan: {1: gate_a, 2: gate_b}")
             elif scanner is not None:
                 scanners[number] = scanner
+                self.readers[scanner] = where
         return Commands(scanners, rules(settings.labels, (*path, "labels"), "command"), settings.operator)
 
 
