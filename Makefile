@@ -6,7 +6,7 @@ export PYTHON
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
-.PHONY: help demo test bench truth fault mutants soak lint format lock bundle test-install clean
+.PHONY: help demo test bench bench-gate truth fault mutants soak lint format lock bundle test-install clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -21,6 +21,10 @@ test: .venv/.stamp-dev  ## the whole suite, on loopback only
 bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes, on an idle machine
 	@.ci/need mosquitto
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py
+
+bench-gate: .venv/.stamp-dev  ## only the gate: from a scan to the answer in the PLC, under load; about five minutes
+	@.ci/need mosquitto
+	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py gate
 
 truth: .venv/.stamp-dev  ## every binding strategy against what really happened; about two minutes (UNITS=n SEED=n)
 	@$(BIN)/python tests/truth/run.py $(if $(UNITS),--units $(UNITS)) $(if $(SEED),--seed $(SEED))

@@ -60,7 +60,6 @@ class Gatekeeper(Part):
         self._floor = floor
         self._station = station
         self._gate = gate
-        floor.status.steps = (floor.status.steps or frozenset()) | set(gate.previous)
         self._desks = {number: Desk(plan) for number, plan in gate.exchanges.items()}
         self._coils = {number: Coil(tag, int(gate.pulse_s * 1e9)) for number, tag in gate.permits.items()}
         self._identified: dict[int, float] = {}  # position -> until when (mono) who is there may be asked about
