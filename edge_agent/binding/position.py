@@ -407,11 +407,11 @@ class PositionLife:
         self._forget_place(cycle)
 
     def _note_place(self, cycle: Cycle) -> None:
-        if cycle.serial:
+        if cycle.serial and self.station.of != "lot":  # a lot may be at many places
             self._floor.where.setdefault(cycle.serial, []).append(self)
 
     def _forget_place(self, cycle: Cycle) -> None:
-        if cycle.serial:
+        if cycle.serial and self.station.of != "lot":
             here = self._floor.where[cycle.serial]
             here.remove(self)
             if not here:

@@ -1,4 +1,4 @@
-"""Carriers: units are put on by position, worked on where they lie, taken off; and everything that goes wrong with it."""
+"""Carriers: units are put on by position, worked on where they lie, taken off; and what goes wrong with it."""
 
 from __future__ import annotations
 
