@@ -76,10 +76,11 @@ def outdate(floor: Floor, unit: Unit) -> None:
         floor.units.outdate(one)
 
 
-def install(floor: Floor, station: str, draft: Draft, link: Installed, child: Unit, evidence: list[int]) -> None:
+def install(
+    floor: Floor, station: str, draft: Draft, parent: Unit, child: Unit, name: str, cycle: str, evidence: list[int]
+) -> None:  # fmt: skip
     """Put a component into its parent. That it may be has been judged."""
-    parent = floor.units.find(link.parent_serial)
-    assert parent is not None, "the parent of an installation is a unit at hand"
+    link = Installed(parent.unit, parent.serial, child.unit, child.serial, name, cycle)
     _record(draft, station, "install", link, evidence)
     children_of(floor, parent)[child.unit] = link
     child.parent = link
@@ -259,8 +260,7 @@ class Components(Part):
             self._refuse(scan, serial, why, draft, life)
             return
         child = self._floor.units.know(draft, self._station.name, found, evidence)
-        link = Installed(parent.unit, parent.serial, child.unit, child.serial, component.name, cycle.id)
-        install(self._floor, self._station.name, draft, link, child, evidence)
+        install(self._floor, self._station.name, draft, parent, child, component.name, cycle.id, evidence)
         life.counts["installed"] += 1
 
     def allowed(self, component: Component, cycle: Cycle) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -345,3 +346,15 @@ def test_what_a_cycle_consumed_is_its_units_once_a_late_scan_names_it() -> None:
     assert one.binding()["state"] == "bound"
     assert unit_of(one, "SN1").lots == {"L1"}
     assert finding(one, "missing_step")["serial"] == "SN1"
+
+
+def test_a_batch_that_is_known_by_its_lot_may_have_components_too() -> None:
+    lots = re.compile(r"LOT(?P<lot>\d+)")
+    one = rig(hand(Needs(components=(component(),)), of="lot", pattern=lots))
+    one.scan("LOT1")
+    one.scan("C:B1", "desk")
+    one.scan("LOT2")
+    assert installed(one) == [("install", "1", "B1")]
+    assert one.closed()[0]["missing"] == []
+    one.scan("C:B1", "desk")
+    assert finding(one, "component_reused")
