@@ -134,14 +134,14 @@ POSTGRES: LiteralString = """
 CREATE FUNCTION on_genealogy() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE b json := new.body;
 BEGIN
-  INSERT INTO genealogy AS old VALUES (new.agent, b ->> 'parent', b ->> 'child', b ->> 'parent_serial',
+  INSERT INTO genealogy AS there VALUES (new.agent, b ->> 'parent', b ->> 'child', b ->> 'parent_serial',
       b ->> 'child_serial', b ->> 'name', b ->> 'cycle', new.at_ns,
       CASE WHEN b ->> 'op' = 'uninstall' THEN new.at_ns END, b ->> 'reason', new.seq)
     ON CONFLICT (agent, parent, child) DO UPDATE SET name = excluded.name,
-      cycle = coalesce(excluded.cycle, old.cycle),
-      at_ns = CASE WHEN excluded.removed_at_ns IS NULL THEN excluded.at_ns ELSE old.at_ns END,
+      cycle = coalesce(excluded.cycle, there.cycle),
+      at_ns = CASE WHEN excluded.removed_at_ns IS NULL THEN excluded.at_ns ELSE there.at_ns END,
       removed_at_ns = excluded.removed_at_ns, reason = excluded.reason, seq = excluded.seq
-    WHERE excluded.seq > old.seq;
+    WHERE excluded.seq > there.seq;
   RETURN NULL;
 END $$;
 CREATE FUNCTION on_consumption() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -169,24 +169,24 @@ END $$;
 CREATE FUNCTION on_hold_ack() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE b json := new.body;
 BEGIN
-  INSERT INTO hold AS old VALUES (new.agent, coalesce(b ->> 'hold', b ->> 'verdict_id'), b #>> '{subject,kind}',
+  INSERT INTO hold AS there VALUES (new.agent, coalesce(b ->> 'hold', b ->> 'verdict_id'), b #>> '{subject,kind}',
       b #>> '{subject,value}', b ->> 'action',
       CASE WHEN b ->> 'action' = 'release' THEN 'released' ELSE 'open' END, b ->> 'source', b ->> 'text', new.at_ns,
       new.seq)
     ON CONFLICT (agent, hold, subject_kind, subject) DO UPDATE SET action = excluded.action, state = excluded.state,
-      source = excluded.source, text = coalesce(excluded.text, old.text), at_ns = excluded.at_ns, seq = excluded.seq
-    WHERE excluded.seq > old.seq;
+      source = excluded.source, text = coalesce(excluded.text, there.text), at_ns = excluded.at_ns, seq = excluded.seq
+    WHERE excluded.seq > there.seq;
   RETURN NULL;
 END $$;
 CREATE FUNCTION on_unit_status() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE b json := new.body;
 BEGIN
-  INSERT INTO unit_status AS old VALUES (new.agent, b ->> 'serial', b ->> 'step', b ->> 'said_by', b ->> 'result',
+  INSERT INTO unit_status AS there VALUES (new.agent, b ->> 'serial', b ->> 'step', b ->> 'said_by', b ->> 'result',
       (b ->> 'complete')::boolean, (b ->> 'attempt')::int, (b ->> 'status_at_ns')::bigint, new.at_ns, new.seq)
     ON CONFLICT (agent, serial, step, said_by) DO UPDATE SET result = excluded.result, complete = excluded.complete,
       attempt = excluded.attempt, status_at_ns = excluded.status_at_ns, at_ns = excluded.at_ns, seq = excluded.seq
     WHERE (coalesce(excluded.status_at_ns, excluded.at_ns), excluded.seq)
-        > (coalesce(old.status_at_ns, old.at_ns), old.seq);
+        > (coalesce(there.status_at_ns, there.at_ns), there.seq);
   RETURN NULL;
 END $$;
 CREATE FUNCTION on_finding() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -306,3 +307,112 @@ def test_a_loss_is_told_even_by_a_message_that_has_to_come_again(store: Store, m
     assert outcome.confirmations == [] and store.counts["deferred"] == 1
     assert [(gap.first_n, gap.last_n, gap.lost) for gap in outcome.gaps] == [(2, 5, True)]
     assert count(store, "gap") == 1
+
+
+# --- traceability ------------------------------------------------------------------------------------------------
+
+
+def closed_with(cycle: str, unit: str, serial: str, *lots: str) -> dict[str, Any]:
+    materials = [{"name": "solder", "lot": lot, "certain": True} for lot in lots]
+    return {"cycle": cycle, "config": "c1", "station": "OP20", "step": "s", "position": 1, "opened_at_ns": "1",
+            "ended_at_ns": "2", "closed_by": "edge", "result": "Passed", "complete": True, "missing": [], "windows": {},
+            "completeness": "suspect", "materials": materials, "context": {}, "collected": [],
+            "binding": {"state": "bound", "unit": unit, "serial": serial}}  # fmt: skip
+
+
+def built(op: str, parent: str, child: str) -> dict[str, Any]:
+    return {"genealogy": f"g-{op}-{parent}", "op": op, "parent": f"u-{parent}", "parent_serial": parent,
+            "child": f"u-{child}", "child_serial": child, "name": "board", "evidence": [], "by": "agent"}  # fmt: skip
+
+
+def verdict(number: int, action: str, state: str = "applied") -> dict[str, Any]:
+    return {"verdict_id": f"v{number}", "decision_seq": number, "action": action, "hold": "H1", "state": state,
+            "subject": {"kind": "serial", "value": "CAR"}, "source": "qms", "by": "qms"}  # fmt: skip
+
+
+def traced() -> list[Message]:
+    """A lot in a piston, that in an engine, that in a car (and taken out of another); a hold lifted; a finding."""
+    bound = {"binding": "b9", "cycle": "c-2", "state": "bound", "unit": "u-P2", "serial": "P2", "rule": "manual"}
+    finding = {"finding": "f-1", "code": "missing_step", "severity": "error", "text": "t", "serial": "CAR"}
+    said = {"serial": "CAR", "step": "weld", "said_by": "mes", "result": "Passed", "complete": True, "evidence": []}
+    return [
+        message("cycle_closed", "OP20", closed_with("c-1", "u-P1", "P1", "L-1", "L-2"), seqs=[11]),
+        message("cycle_closed", "OP20", closed_with("c-2", "u-P1", "P1", "L-3"), seqs=[12]),
+        message("binding", "OP20", bound, seqs=[13]),
+        message("genealogy", "OP20", built("install", "ENGINE", "P1"), seqs=[14]),
+        message("genealogy", "OP20", built("install", "CAR", "ENGINE"), seqs=[15]),
+        message("genealogy", "OP20", built("install", "OTHER", "ENGINE"), seqs=[16]),
+        message("genealogy", "OP20", built("uninstall", "OTHER", "ENGINE"), seqs=[17]),
+        message("hold_ack", "agent", verdict(1, "hold"), seqs=[18]),
+        message("hold_ack", "agent", verdict(2, "release"), seqs=[19]),
+        message("hold_ack", "agent", verdict(3, "hold", "stale"), seqs=[20]),
+        message("finding", "OP20", finding, seqs=[21]),
+        message("audit", "agent", {"who": "li", "action": "finding_ack", "reason": "seen", "new": {"finding": "f-1"}},
+                seqs=[22]),
+        message("unit_status", "agent", said | {"status_at_ns": "30"}, seqs=[23]),
+        message("unit_status", "agent", said | {"status_at_ns": "20", "result": "Failed"}, seqs=[24]),
+        message("material", "OP20", {"material": "m-1", "op": "load", "name": "solder", "lot": "L-1", "quantity": 2.5,
+                                     "evidence": [], "by": "agent"}, seqs=[25]),
+    ]  # fmt: skip
+
+
+def asked(store: Store) -> dict[str, list[Any]]:
+    """What the two queries of docs/receiver.md and the tables say."""
+    page = (Path(__file__).parents[2] / "docs" / "receiver.md").read_text(encoding="utf-8")
+    forward, backward = (
+        sql for sql in re.findall(r"```sql\n(.*?);?\n```", page, re.S) if sql.startswith("WITH RECURSIVE")
+    )
+    rows = lambda sql: [tuple(row) for row in store.database.execute(sql).fetchall()]  # noqa: E731
+    return {
+        "forward": rows(forward.replace("L-4711", "L-1")),
+        "moved": rows(forward.replace("L-4711", "L-3")),
+        "backward": rows(backward.replace("SN00000042", "CAR")),
+        "hold": rows("SELECT hold, subject, action, state FROM hold"),
+        "finding": rows("SELECT code, serial, acknowledged_by, acknowledged_reason FROM line_finding"),
+        "status": rows("SELECT serial, step, said_by, result FROM unit_status"),
+        "cycle": rows("SELECT cycle, completeness, serial FROM cycle_current ORDER BY cycle"),
+        "material": rows("SELECT station, op, lot, quantity FROM material"),
+    }
+
+
+TRACED = {
+    "forward": [("CAR", 2), ("ENGINE", 1), ("P1", 0)],
+    "moved": [("P2", 0)],
+    "backward": [(0, "CAR", None, None, None), (1, "ENGINE", None, None, None), (2, "P1", "solder", "L-1", None),
+                 (2, "P1", "solder", "L-2", None)],
+    "hold": [("H1", "CAR", "release", "released")],
+    "finding": [("missing_step", "CAR", "li", "seen")],
+    "status": [("CAR", "weld", "mes", "Passed")],
+    "cycle": [("c-1", "suspect", "P1"), ("c-2", "suspect", "P2")],
+    "material": [("OP20", "load", "L-1", 2.5)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_traces_go_both_ways_whatever_the_order_of_arrival(store: Store, seed: int) -> None:
+    messages = traced()
+    random.Random(seed).shuffle(messages)
+    store.take([*messages, *traced()[:3]])
+    assert {name: sorted(found, key=str) for name, found in asked(store).items()} == TRACED
+
+
+def test_what_came_before_the_tables_were_there_is_in_them(place: str) -> None:
+    store = Store(place)
+    store.take(traced())
+    if "psycopg" in type(store.connection).__module__:
+        for name in ("genealogy", "consumption", "material", "hold_ack", "unit_status", "finding", "finding_ack"):
+            store.connection.execute(f"DROP FUNCTION edge_agent.on_{name} CASCADE")
+        store.connection.execute(
+            "DROP VIEW cycle_current; DROP TABLE genealogy, consumption, material, hold, unit_status, line_finding;"
+            "ALTER TABLE cycle DROP COLUMN completeness; UPDATE format SET version = 2;"
+            "CREATE VIEW cycle_current AS SELECT * FROM cycle WHERE state <> 'unknown'"
+        )
+    else:
+        store.connection.executescript(f"{WITHOUT_VERSION_3} PRAGMA user_version = 2")
+    store.close()
+    store = Store(place)
+    assert {name: sorted(found, key=str) for name, found in asked(store).items()} == TRACED
+    assert count(store) == len(traced())
+    store.take(traced())
+    assert count(store) == len(traced())
+    store.close()
