@@ -227,23 +227,23 @@ _CONSUMED = (
 def forward(connection: sqlite3.Connection, kind: str, value: str, limit: int = LIMIT) -> Forward:
     """Which units contain this lot or package, at any depth; those that consumed it themselves first."""
     walk = _ABOVE.format(seeds=_CONSUMED.format(kind=kind))
-    (total,) = connection.execute(f"{walk} SELECT count(DISTINCT unit) FROM above", (value,)).fetchone()
     sql = (
-        f"{walk} SELECT f.unit, u.serial, f.depth, v.serial, f.certain, u.at_ns"
-        " FROM (SELECT unit, min(depth) AS depth, via, max(certain) AS certain FROM above GROUP BY unit) f"
+        f"{walk} SELECT f.unit, u.serial, f.depth, v.serial, f.certain, u.at_ns, f.total"
+        " FROM (SELECT unit, min(depth) AS depth, via, max(certain) AS certain, count(*) OVER () AS total"
+        " FROM above GROUP BY unit) f"
         " LEFT JOIN unit u ON u.unit = f.unit LEFT JOIN unit v ON v.unit = f.via"
         " ORDER BY f.depth, u.seq LIMIT ?2"
     )
+    rows = connection.execute(sql, (value, limit)).fetchall()
     found = tuple(
-        Contains(unit, serial, depth, via, bool(certain), at_ns)
-        for unit, serial, depth, via, certain, at_ns in connection.execute(sql, (value, limit))
+        Contains(unit, serial, depth, via, bool(certain), at_ns) for unit, serial, depth, via, certain, at_ns, _ in rows
     )
     sql = (
         "SELECT DISTINCT c.cycle FROM consumption m CROSS JOIN cycle c ON c.cycle = m.cycle"
         f" WHERE m.{kind} = ? AND c.unit IS NULL LIMIT ?"
     )
     unbound = tuple(cycle for (cycle,) in connection.execute(sql, (value, limit)))
-    return Forward(found, total, unbound)
+    return Forward(found, rows[0][6] if rows else 0, unbound)
 
 
 def holds(connection: sqlite3.Connection, subjects: Sequence[tuple[str, str]]) -> Iterator[Hold]:

@@ -163,31 +163,32 @@ class Registry:
         return attempts, results
 
     def _contents(self, unit: str) -> list[tuple[str, str | None, str | None]]:
-        """(unit, lot, package) of what is in a unit, at any depth, and in which of the units inside.
-
-        A component that was just taken out still counts until that is committed.
-        """
-        inside = {unit}
-        for _ in range(DEPTH):
-            sql = f"{INSIDE} SELECT DISTINCT unit FROM inside"
-            inside = {one for (one,) in self._rows(sql, orjson.dumps(list(inside)).decode())}
-            more = self._new.children(inside) - inside
-            if not more:
-                break
-            inside |= more
-        units = orjson.dumps(list(inside)).decode()
-        rows = self._rows(
-            "SELECT i.value, m.lot, m.package FROM json_each(?1) i CROSS JOIN cycle c ON c.unit = i.value"
+        """(unit, lot, package) of what is in a unit, at any depth, and in which of the units inside."""
+        inside = self._inside(unit)
+        owners = dict(self._new.owners())  # cycles that were bound or withdrawn just now
+        sql = (
+            "SELECT i.value, m.lot, m.package, m.cycle FROM json_each(?1) i CROSS JOIN cycle c ON c.unit = i.value"
             " CROSS JOIN consumption m ON m.cycle = c.cycle"
-            " UNION SELECT i.value, iif(n.kind = 'lot', n.value, NULL), iif(n.kind = 'package', n.value, NULL)"
+            " UNION SELECT i.value, iif(n.kind = 'lot', n.value, NULL), iif(n.kind = 'package', n.value, NULL), NULL"
             " FROM json_each(?1) i CROSS JOIN identifier n ON n.unit = i.value AND n.kind IN ('lot', 'package')"
-            " AND n.removed_seq IS NULL",
-            units,
+            " AND n.removed_seq IS NULL"
         )
-        for cycle, owner in self._new.owners():  # bound just now, closed before
+        rows = [row[:3] for row in self._rows(sql, orjson.dumps(list(inside)).decode()) if row[3] not in owners]
+        for cycle, owner in owners.items():
             if owner in inside:
                 rows += self._rows("SELECT ?, lot, package FROM consumption WHERE cycle = ?", owner, cycle)
         return rows + self._new.contents(inside, self.cycle)
+
+    def _inside(self, unit: str) -> set[str]:
+        """A unit and everything in it."""
+        if not self._new.assembles:
+            sql = f"{INSIDE} SELECT DISTINCT unit FROM inside"
+            return {one for (one,) in self._rows(sql, orjson.dumps([unit]).decode())}
+        inside, edge = {unit}, {unit}
+        for _ in range(DEPTH):
+            edge = {one.child for parent in edge for one in self.children_of(parent)} - inside
+            inside |= edge
+        return inside
 
     # --- carriers, components --------------------------------------------------------------------------------
 

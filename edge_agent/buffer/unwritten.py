@@ -160,10 +160,10 @@ class Unwritten:
                 units.pop(body["unit"], None)
         return units
 
-    def children(self, units: Set[str]) -> set[str]:
-        """What was newly installed in any of these."""
-        bodies = [record.body for _, record in self._facts[Kind.GENEALOGY]]
-        return {body["child"] for body in bodies if body["op"] == "install" and body["parent"] in units}
+    @property
+    def assembles(self) -> bool:
+        """Components were newly installed or taken out."""
+        return bool(self._facts[Kind.GENEALOGY])
 
     def installed(self, end: str, unit: str, known: Iterable[Installed]) -> list[Installed]:
         """What is installed where ``end`` (parent, child) is this unit."""
