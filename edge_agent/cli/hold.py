@@ -14,11 +14,11 @@ Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help=_("the serial, o
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help=_("why; it is kept with the record"))]
 KindName = Annotated[
     Literal["serial", "lot", "package", "part_number", "carrier"],
-    typer.Option("--kind", help=_("what SUBJECT names; units that join a lot later are covered too")),
+    typer.Option("--kind", metavar="KIND", help=_("what SUBJECT names: serial, lot, package, part_number or carrier")),
 ]
 ActionName = Annotated[
     Literal["hold", "scrap", "rework"],
-    typer.Option("--as", help=_("what the gates say of the unit: it stops in any case")),
+    typer.Option("--as", metavar="WHAT", help=_("what it is from now on: hold, scrap or rework")),
 ]
 
 

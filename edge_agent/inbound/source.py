@@ -144,7 +144,6 @@ class Source:
             message = await link.arrived()
             seq = await self._take(message)
             taken.append(message)
-            await asyncio.sleep(0)
             if link.waiting and len(taken) < TOGETHER:
                 continue
             await self._line.buffer.committed(seq)
@@ -171,6 +170,7 @@ class Source:
                 self._counts["status_kept"] += 1
             if index % SLICE == 0:
                 await asyncio.sleep(0)
+        await asyncio.sleep(0)  # others have their turn, however many messages wait
         return seq
 
     async def _finish(self, answer: dict[str, Any], seq: int) -> int:
@@ -178,12 +178,16 @@ class Source:
         self._counts[f"snapshot_{str(answer['state']).replace(' ', '_')}"] += 1
         left = bool(answer["left"])
         while left:
-            await self._line.buffer.room()
-            closed, seq = self._line.act(CloseAbsent(self.name), clock.now())
-            left = bool(closed["left"])
-            await asyncio.sleep(0)
+            left, seq = await self._close_some()
         self._watch(ask=False)
         return seq
+
+    async def _close_some(self) -> tuple[bool, int]:
+        """One step; returns whether there is more, and the seq."""
+        await self._line.buffer.room()
+        closed, seq = self._line.act(CloseAbsent(self.name), clock.now())
+        await asyncio.sleep(0)
+        return bool(closed["left"]), seq
 
     # --- messages to actions -----------------------------------------------------------------------------------
 
