@@ -40,8 +40,8 @@ Decisions where the rules of the trade are silent, as a quality engineer would w
 - A pending late scan does not survive a restart as a binding: the scan may have been made in the dark, so what is
   read next may be another unit's.
 - A value that is missing makes a cycle incomplete; it casts no doubt on whose it is.
-- At a register one unit may be scanned while another stands at the entry. So of what is scanned between a gap and the next
-  step nobody can be sure; one finding lasts until every slot was filled anew.
+- At a register one unit may be scanned while another stands at the entry. So of what is scanned between a gap and the
+  next step nobody can be sure; one finding lasts until every slot was filled anew.
 - A carrier that stands where it is loaded while nobody watches may be loaded otherwise; one on its way may not.
 - A material that may be of either reel is consumed from both, uncertain; naming one alone as certain is misbound.
 - A gate that permits what it must block is misbound, and one that blocks what it must permit is not bound.
@@ -200,7 +200,6 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "missed_scan": Cell("orphan", ("skipped_scan",), note="the pallet's transponder was not read"),
         "double_scan": BOUND,
         "unreadable_scan": Cell("orphan", ("no_read", "skipped_scan")),
-        "pallet_refilled": "a carrier is emptied by hand where it is loaded, and loaded anew",
         "unknown_carrier": Cell("orphan", ("skipped_scan",), note="its content was never scanned, or was unloaded"),
         "pallet_reused": Cell("bound", ("carrier_not_cleared",), note="to the new unit, which was scanned there"),
         "pallet_refilled": Cell("ambiguous", ("skipped_scan",), note="one finding a place"),

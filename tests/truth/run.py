@@ -48,7 +48,7 @@ def strategy_at(task: tuple[str, float, int, int]) -> Played:
     done = 0
     for number in range(ROUNDS):
         left = max(units - done, 2)
-        per_station = min(VISITS, max(12, left // FLOOR[strategy][0].crowd // len(FLOOR[strategy])))
+        per_station = min(VISITS, max(12, left // FLOOR[strategy][0].abreast // len(FLOOR[strategy])))
         shift = Shift(strategy, f"{seed} {share} {number}", per_station, share, tuple(sorted(missing)))
         score = play(shift)
         for key, tally in score.cells.items():

@@ -50,7 +50,7 @@ class Station:
 
     strategy: ClassVar[str]
     has_result: ClassVar[bool] = True
-    crowd: ClassVar[int] = 1  # units in a visit, about
+    abreast: ClassVar[int] = 1  # units in a visit, about
     skips: ClassVar[set[str]] = set()
     waits: ClassVar[set[str]] = set()  # disturbances, beyond RESTARTS, that restart the agent
     settings: ClassVar[str]  # YAML of its devices, then "---", then of the station; {n} is its number

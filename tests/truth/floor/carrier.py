@@ -1,4 +1,4 @@
-"""Units travel on pallets with a transponder: loaded by position, worked on by position, off when their work is done."""
+"""Units travel on pallets with a transponder: loaded by position, worked on by position, off when that is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class CarrierLine(Place):
     """A loading bench with a reader a place, and a press that reads the pallet and works on both units at once."""
 
     strategy = "carrier"
-    crowd = 2
+    abreast = 2
     covered = False
     waits: ClassVar[set[str]] = {"restart_pending"}
     settings = r"""

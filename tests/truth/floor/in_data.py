@@ -166,7 +166,7 @@ class PositionMap(PlcSerial):
 
     strategy = "position_map"
     nests = 4
-    crowd = 4
+    abreast = 4
     settings = _settings(4)
 
     def same_label(self, visit: Visit) -> Script:
