@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -120,12 +121,17 @@ async def test_a_killed_salvage_goes_on(tmp_path: Path, filled: Path, name: str,
 
 # --- migration -----------------------------------------------------------------------------------------------------
 
-DROPPED = {"lane": ("purpose", "request"), "dead_letter": ("retried_at_ns", "synced")}
+DROPPED = {
+    "lane": ("purpose", "request"), "dead_letter": ("retried_at_ns", "synced"), "unit": ("kind",),
+    "identifier": ("position",), "finding": ("acknowledged_at_ns", "acknowledged_by", "acknowledged_reason"),
+}  # fmt: skip
 
 
 def as_version_1(path: Path) -> None:
-    """Make the file what the first release wrote: without what version 2 added."""
+    """Make the file what the first release wrote: without what versions 2 and 3 added."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for kind, thing in re.findall(r"CREATE (TABLE|INDEX) (\w+)", schema.TRACING):
+            db.execute(f"DROP {kind} IF EXISTS {thing}")  # an index goes with its table
         for table, columns in DROPPED.items():
             for column in columns:
                 db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
