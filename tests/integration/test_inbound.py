@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -191,6 +192,7 @@ KILLED = """
 import asyncio, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from edge_agent.buffer import Buffer
 from edge_agent.inbound.source import Source
 from test_inbound import buffer, hearing
 
@@ -200,25 +202,35 @@ async def killed(self, message):
     await take(self, message)  # appended, not committed: the writer has had no time
     os.kill(os.getpid(), signal.SIGKILL)
 
+async def waits(self, seq):
+    await asyncio.sleep(0.3)  # time enough for whatever was said to the broker before to reach it
+    os.kill(os.getpid(), signal.SIGKILL)
+
 async def main():
     async with buffer(Path(sys.argv[2])) as store:
         async with hearing(store, sys.argv[3]):
             await asyncio.sleep(60)
 
-Source._take = killed
+if sys.argv[4] == "appended":
+    Source._take = killed
+else:
+    Buffer.committed = waits
 asyncio.run(main())
 """
 
 
+@pytest.mark.parametrize("moment", ["appended", "committing"])
 @scenario
-async def test_killed_between_message_and_commit_it_gets_the_verdict_again(tmp_path: Path) -> None:
+async def test_killed_before_it_is_durable_the_agent_gets_the_verdict_again(tmp_path: Path, moment: str) -> None:
     with Mosquitto(tmp_path) as broker, Watcher(broker.url) as qms:
         script = tmp_path / "killed.py"
         script.write_text(KILLED)
         tests = Path(__file__).parent
-        argv = [sys.executable, str(script), str(tests), str(tmp_path), broker.url]
-        environment = {"PYTHONPATH": f"{tests}:{tests.parent}", "PATH": "/usr/bin:/bin"}
-        with subprocess.Popen(argv, env=environment) as process:
+        argv = [sys.executable, str(script), str(tests), str(tmp_path), broker.url, moment]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent), *filter(None, sys.path)])
+        }
+        with subprocess.Popen(argv, env=environment) as process:  # noqa: ASYNC220  it is waited for in a thread
             await asked(qms)  # it is connected and has subscribed
             qms.publish(VERDICTS, verdict(1))
             assert await asyncio.to_thread(process.wait, 30) == -signal.SIGKILL

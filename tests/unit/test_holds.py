@@ -350,6 +350,14 @@ def test_a_snapshot_closes_what_it_does_not_name_but_nothing_newer_and_nothing_o
     assert act(rig, verdict(4, hold="H4", subject="SN4"))["state"] == "applied"  # newer than the snapshot
 
 
+def test_what_a_snapshot_would_have_named_comes_too_late_after_it() -> None:
+    rig = rig_of()
+    take(rig, *snapshot(rig, 3, [verdict(1, hold="H1")]))
+    assert act(rig, verdict(2, hold="H2"))["state"] == "stale"  # never heard of here, and released since
+    assert act(rig, verdict(4, hold="H4"))["state"] == "applied"
+    assert {key[2] for key in stopped(rig)} == {"H1", "H4"}
+
+
 def test_a_snapshot_nobody_asked_for_changes_nothing() -> None:
     rig = rig_of()
     act(rig, verdict(1))
