@@ -13,6 +13,7 @@ a scan while the register steps           it is in slot 1 or in the one that fol
 the label of a unit in a slot once more   nothing new: it is there
 the agent starts, the index is lost or    every slot is in doubt, the unit at the entry too: units are taken out,
 silent, its counter jumps                 put in and swapped while nobody looks, however well the steps are counted
+a scan after the counter jumped           that unit is at the entry
 the entry's reader is lost                who is at the entry is in doubt
 a reader at a slot names a unit there     that slot is sure; if another unit should be there, all others are in doubt
 a unit is scanned as taken out            its slot is empty
@@ -73,6 +74,7 @@ class Shift:
         self._scans: list[tuple[Unit, int]] = []  # at the entry since the last step
         self._coming: list[tuple[Unit, ScanAt]] = []  # not yet known on which side of a step they lie
         self._taint = Content()  # who may be at the entry beside them, and why
+        self._unless_scanned = False  # the taint is only of who was not scanned since
         self._value: Value = None  # of the index; None: not seen since the last gap
         self._stood: Instant | None = None  # until then there was no further step
         self.stepped_mono_ns = 0  # the newest step was over by then
@@ -109,11 +111,12 @@ class Shift:
         if steps == 0:
             return None
         draft.keep()
+        nobody = not (self._scans or self._coming or self._taint.units or self._taint.doubt)
         for _ in range(min(steps, self.plan.slots + 1)):
             self._advance(sample.at, seq)
         if steps > 1:
             self.doubt(f"its counter went from {before} to {value}", station, [seq], draft)
-            self._value = value
+            self._value, self._unless_scanned = value, nobody
         self.stepped_mono_ns = sample.at.mono_ns
         return Step(self._stood or _start(sample), sample.at, seq)
 
@@ -139,7 +142,8 @@ class Shift:
         found = [*((unit, seq) for unit in self._taint.units), *self._scans, *undecided]
         units = tuple({unit["serial"]: unit for unit, _ in found}.values())
         evidence = tuple(sorted({seq, *(one for _, one in found)}))
-        doubt = self._taint.doubt
+        doubt = "" if self._unless_scanned and len(units) == 1 and not undecided else self._taint.doubt
+        self._unless_scanned = False
         if undecided:
             doubt = doubt or "it was scanned while the register stepped"
         elif len(units) > 1:
@@ -209,7 +213,7 @@ class Shift:
         """Who is at the entry may be another."""
         units = [*self._taint.units, *(unit for unit, _ in self._scans), *(unit for unit, _ in self._coming)]
         self._taint = Content(tuple({unit["serial"]: unit for unit in units}.values()), self._taint.doubt or reason)
-        self._scans, self._coming = [], []
+        self._scans, self._coming, self._unless_scanned = [], [], False
 
 
 def _start(sample: Sample) -> Instant:
