@@ -64,7 +64,8 @@ STATES = (
     "ok", "low", "high", "missing", "bad", "unjudged",  # judgements
     "dropped", "lost", "damaged", "aside", "salvage",  # why records are not there any more
     "OK", "DEGRADED", "DOWN", "device", "route", "buffer", "station",
-    "hold", "release", "released", "scrap", "rework", "concession", "serial", "lot", "package", "part_number", "carrier",  # what is on hold
+    "hold", "release", "scrap", "rework", "concession", "released",  # decisions, and what became of one
+    "serial", "lot", "package", "part_number", "carrier",  # what is on hold
     "inbound",
     "permit", "block", "live", "cached", "policy", "override",
 )  # fmt: skip
