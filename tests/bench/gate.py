@@ -72,8 +72,8 @@ def gate(report: Reporting, folder: Path, options: argparse.Namespace) -> None:
 def measure(folder: Path, options: argparse.Namespace, *, one_plc: bool) -> tuple[list[float], list[float], str]:
     """Milliseconds of each decision, of an fsync after each, and what else went on."""
     port, tags_port, log = free_port(), free_port(), folder / "answers"
-    readings = 4 * options.readings
-    size = int(output(str(HERE / "backlog.py"), str(folder / "data"), "--readings", str(readings), core=AGENT_CORE))
+    small = ("--tags", "5", "--readings", str(2 * options.readings))  # many records: it drains all the while
+    size = int(output(str(HERE / "backlog.py"), str(folder / "data"), *small, core=AGENT_CORE))
     with ExitStack() as stack:
         plc_arguments = (str(HERE / "gate_plc.py"), str(port), str(log))
         stack.enter_context(child(*plc_arguments, core=PEER_CORE, ready=True, log=folder / "plc.log"))
@@ -116,7 +116,7 @@ def decide(
         os.write(first, serial)
         time.sleep(0.02)
         client.write_register(REQUEST, number)
-        time.sleep(chance.uniform(0.15, 0.25))  # the agent has seen the request, and polls at another phase each time
+        time.sleep(chance.uniform(0.07, 0.12))  # the agent has seen the request, and polls at another phase each time
         sent[number] = time.monotonic_ns()
         os.write(entry, serial)
         wait_for(lambda number=number: f"\n{number} " in "\n" + log.read_text(), 10, folder / "agent.log")
