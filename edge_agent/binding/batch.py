@@ -1,8 +1,8 @@
 """Several units at once at one station: an oven, a wash, a burn-in. Each is there from its entry to its exit.
 
 A reader at the entry lets a unit in; its place is the lowest free one and means nothing but that there is room. The
-reader at the exit closes the cycle of the unit that it reads, wherever its place; or a tag closes all at once. A reading
-of the station is everybody's who is in.
+reader at the exit closes the cycle of the unit that it reads, wherever its place; or a tag closes all at once. A
+reading of the station is everybody's who is in.
 
 ===================================  ==========================================================================
 what happens                         what comes of it

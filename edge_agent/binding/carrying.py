@@ -1,18 +1,18 @@
 """Carriers at a station: its units are put on them, taken off them, or worked on where they lie.
 
-**Loading.** The carrier is read, then its units (``first: carrier``), or the units, then the carrier. A unit is loaded
-once it and its carrier are known: on the place of its position, or, with ``count``, all at once when so many units
-were read, on places 1, 2, 3 in their order (one that was not read would shift all that follow, so a carrier that leaves
-with fewer is not loaded at all). What does not fit shows that a scan is missing (``skipped_scan``): the place then has
-two candidates, unless the carrier was read elsewhere since: then the unit is on one that was not read. A carrier that
-is still loaded when it comes to be loaded was not cleared: what it carried is off, with a finding.
+**Loading.** The carrier is read, then its units (``first: carrier``), or the units, then the carrier. A unit is
+loaded once it and its carrier are known: on the place of its position, or, with ``count``, all at once when so many
+units were read, on places 1, 2, 3 in their order (one that was not read would shift all that follow, so a carrier
+that leaves with fewer is not loaded at all). What does not fit shows that a scan is missing (``skipped_scan``): the
+place then has two candidates, unless the carrier was read elsewhere since: then the unit is on one that was not read.
+A carrier that is still loaded when it comes to be loaded was not cleared: what it carried is off, with a finding.
 
 **Order.** A unit that a scan names belongs to the carrier that was read before it (after it, with ``first: unit``).
-Where a PLC names it at the end, the ending tag must have been seen at rest since the last carrier came: or the end may
-be the carrier's before.
+Where a PLC names it at the end, the ending tag must have been seen at rest since the last carrier came: or the end
+may be the carrier's before.
 
-**Unloading.** The carrier's scan empties it. Without a reader of its own, a unit is off as soon as it is identified at the
-station, or, where the station works on carriers, when its cycle closes.
+**Unloading.** The carrier's scan empties it. Without a reader of its own, a unit is off as soon as it is identified
+at the station, or, where the station works on carriers, when its cycle closes.
 
 **Gaps.** What is under way when a reader is lost is not loaded. If the gap is longer than ``reload_s``, every load of
 before is in doubt (:mod:`edge_agent.binding.carriers`).

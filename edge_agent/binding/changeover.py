@@ -1,9 +1,9 @@
-"""Lots that follow each other at one equipment: who reads a lot's label says which lot comes, not when the last one is out.
+"""Lots that follow each other at one equipment: a scan says which lot comes, not when the last one is out.
 
-For ``changeover`` after the scan of another lot, readings are of either: a cycle of their own holds them, ambiguous, with
-both lots as candidates. Then the new lot's cycle opens. Read during the changeover, the same label changes nothing, a
-third lot begins it anew, with three candidates. A gap meanwhile leaves the changeover undecided: the next scan of the
-lot begins it again.
+For ``changeover`` after the scan of another lot, readings are of either: a cycle of their own holds them, ambiguous,
+with both lots as candidates. Then the new lot's cycle opens. Read during the changeover, the same label changes
+nothing, a third lot begins it anew, with three candidates. A gap meanwhile leaves the changeover undecided: the next
+scan of the lot begins it again.
 """
 
 from __future__ import annotations

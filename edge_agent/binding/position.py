@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.binding.context import StationContext
 from edge_agent.binding.carriers import Carriers
+from edge_agent.binding.context import StationContext
 from edge_agent.binding.cycle import Cycle, Window
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report

@@ -1,12 +1,12 @@
 """A station at a slot of a register: with each step the unit before has left and the one in the slot is here.
 
-What is in the slot stands in :mod:`edge_agent.binding.shift`. A cycle opens with the step and ends with the station's own
-end, or the next step. In doubt it opens ambiguous, with the candidates; where nobody was scanned none opens, and work that
-a PLC ends there is an orphan (``skipped_scan``). After a gap of the index the cycle is interrupted, and what is in the
-slot then gets a cycle in doubt: so what is read there can be bound by hand.
+What is in the slot stands in :mod:`edge_agent.binding.shift`. A cycle opens with the step and ends with the station's
+own end, or the next step. In doubt it opens ambiguous, with the candidates; where nobody was scanned none opens, and
+work that a PLC ends there is an orphan (``skipped_scan``). After a gap of the index the cycle is interrupted, and
+what is in the slot then gets a cycle in doubt: so what is read there can be bound by hand.
 
-A reader at the slot (``scan:``) names the unit in it. Its scan counts once a read of the index shows that the register did
-not step meanwhile; one that lies in a step is dropped (``unmatched_scan``).
+A reader at the slot (``scan:``) names the unit in it. Its scan counts once a read of the index shows that the
+register did not step meanwhile; one that lies in a step is dropped (``unmatched_scan``).
 """
 
 from __future__ import annotations

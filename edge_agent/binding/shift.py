@@ -1,4 +1,4 @@
-"""A register's slots, mirrored from its index: what is in each, how sure that is. Shared by the stations that stand at it.
+"""A register's slots, mirrored from its index: what is in each, how sure that is. All stations at it share it.
 
 Units are scanned at the entry. With each step of the index everything moves on by one slot, and what was scanned at the
 entry since the step before is in slot 1. What is in a slot is one unit; or nothing, as far as anybody scanned; or it is
