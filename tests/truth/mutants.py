@@ -94,7 +94,7 @@ MUTANTS = (
     ),
     Mutant(
         "what_is_on_hold_may_enter", "gate.py",
-        '    for hold in sorted(holds.on(unit), key=lambda one: (one.action != "scrap", one.at_ns)):\n',
+        '    for hold in sorted(holds_on(floor, unit), key=lambda one: (one.action != "scrap", one.at_ns)):\n',
         "    for hold in ():\n",
         "gate",
     ),

@@ -56,7 +56,7 @@ def strategy_at(task: tuple[str, float, int, int]) -> Played:
             missing.discard(key[1])
         done += total(score.cells.values()).units
         played.readings += score.all_readings
-        played.cases += [f"{case} [{shift}]" for case in score.cases]
+        played.cases += [f"{case} [shift {number} at {share}]" for case in score.cases]
         if done >= units and not missing:
             break
     return played

@@ -16,7 +16,7 @@ from typing import Any
 from edge_agent.model import Kind, Record
 from truth.visits import Station, Visit
 
-CASES = 12  # failures that are told in words
+CASES = 20  # visits that went wrong, told in words
 SLACK_NS = 15_000_000  # a read lasts some ms: what straddles a boundary is nobody's
 
 
@@ -251,8 +251,9 @@ class Score:
 
     def _tell(self, what: str, visit: Visit | None, text: str) -> None:
         where = f"{visit.station.strategy}/{visit.disturbance} {visit.station.name} {visit.label}" if visit else "?"
-        if sum(case.startswith(what) for case in self.cases) < CASES:
-            self.cases.append(f"{what}: {where}: {text}")
+        case = f"{what}: {where}: "  # once a visit
+        if not any(one.startswith(case) for one in self.cases) and len(self.cases) < CASES:
+            self.cases.append(case + text)
 
 
 def total(cells: Iterable[Tally]) -> Tally:

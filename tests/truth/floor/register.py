@@ -49,6 +49,7 @@ class Dial(Place):
         self.device.tags["index"] = self.chance.randrange(65536)
         self.slots: list[Visit | None] = [None] * (WORK + 1)
         self.tainted = True  # one that nobody saw scanned may stand at the entry
+        self.slipped = False  # steps were lost: who stood at the entry then may stand there still
         self.doubtful = SLOTS + 1  # steps until every slot was filled anew
 
     @property
@@ -60,7 +61,7 @@ class Dial(Place):
     def enter(self, visit: Visit | None, *, scan: bool = True) -> Script:
         yield self.pause(0.3, 0.6)
         self.slots[0] = visit
-        if self.tainted and visit is not None:
+        if visit is not None and (self.tainted or (self.slipped and not scan)):
             self.unsure(visit)
         if visit is not None and scan:
             self.scan(f"in{self.number}", visit.label)
@@ -71,7 +72,7 @@ class Dial(Place):
         for _ in range(times):
             self.slots = [None, *self.slots[:-1]]
         self.doubtful -= 1
-        self.tainted = False
+        self.tainted = self.slipped = False
         self.device.tags["index"] = (self.device.tags["index"] + times) % 65536
         here = self.slots[WORK]
         self.plc.place(here.token if here else 0)
@@ -177,7 +178,7 @@ class Dial(Place):
         if passing is not None:
             passing.work = "none"
         yield from self.step(times=2)
-        self.doubtful = SLOTS + 1  # the entry was watched
+        self.doubtful, self.slipped = SLOTS + 1, True
 
     def restart(self, visit: Visit) -> Script:
         yield from self.none(visit)
