@@ -59,12 +59,15 @@ def similar_serials(archive: Archive, serial: str, limit: int = 5) -> list[str]:
 def undecided_cycles(archive: Archive, unit: str) -> list[tuple[str, str, int, int, str, str]]:
     """Cycles that no rule could bind and for which ``unit`` is a candidate: (cycle, station, position,
     opened_at_ns, binding state, reason), oldest first."""
-    sql = (
-        "SELECT c.cycle, c.station, c.position, c.opened_at_ns, b.state, coalesce(b.reason, '')"
-        " FROM cycle c INDEXED BY cycle_undecided CROSS JOIN binding b ON b.binding = c.binding"
-        " WHERE c.binding_state IN ('pending', 'ambiguous', 'orphan') AND b.candidates LIKE ? ORDER BY c.opened_at_ns"
-    )
-    return _connection(archive).execute(sql, (f'%"{unit}"%',)).fetchall()
+    found: list[tuple[str, str, int, int, str, str]] = []
+    for index, state in (("cycle_undecided", "= 'closed'"), ("cycle_open", "<> 'closed'")):
+        sql = (
+            "SELECT c.cycle, c.station, c.position, c.opened_at_ns, b.state, coalesce(b.reason, '')"
+            f" FROM cycle c INDEXED BY {index} CROSS JOIN binding b ON b.binding = c.binding WHERE c.state {state}"
+            " AND c.binding_state IN ('pending', 'ambiguous', 'orphan') AND b.candidates LIKE ?"
+        )
+        found += _connection(archive).execute(sql, (f'%"{unit}"%',))
+    return sorted(found, key=lambda row: row[3])
 
 
 def last_run(archive: Archive) -> LastRun | None:

@@ -141,7 +141,7 @@ class Projection:
 
     def _cycle_closed(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         cycle, binding = body["cycle"], body.get("binding", {})
-        outcome = {key: body.get(key) for key in _OUTCOME}
+        outcome = {key: body[key] for key in _OUTCOME if key in body}
         self._connection.execute(
             "INSERT INTO cycle (cycle, config, station, step, position, seq, opened_at_ns, opened_by, attempt, context,"
             " state, ended_at_ns, closed_by, result, complete, outcome, binding_state, unit)"

@@ -28,7 +28,8 @@ APPLICATION_ID = 0x45414231  # "EAB1": tells `file` and us that this is an edge-
 
 TRACING = """
 CREATE INDEX identifier_carrier ON identifier (value) WHERE kind = 'carrier' AND removed_seq IS NULL;
-CREATE INDEX cycle_undecided ON cycle (seq) WHERE binding_state IN ('pending', 'ambiguous', 'orphan');
+CREATE INDEX cycle_undecided ON cycle (seq)
+  WHERE state = 'closed' AND binding_state IN ('pending', 'ambiguous', 'orphan');
 CREATE TABLE genealogy (
   parent TEXT NOT NULL, child TEXT NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, cycle TEXT,
   at_ns INTEGER NOT NULL, removed_seq INTEGER, PRIMARY KEY (parent, child, seq)
