@@ -88,7 +88,7 @@ async def _play(directory: Path, seconds: float, seed: int, console: Console) ->
 
 
 async def _tell(outcome: Outcome, directory: Path, console: Console) -> None:
-    """What was counted, and the whole history of the unit that was taken out while the agent was dead."""
+    """What was counted and shown; then a lot, a unit's parts, and the unit that was swapped out, traced."""
     from edge_agent.demo.processes import run_visibly
 
     counts = outcome.counts
@@ -100,13 +100,19 @@ async def _tell(outcome: Outcome, directory: Path, console: Console) -> None:
     )
     for detail in counts.details:
         console.print(f"  {detail}", markup=False)
+    for point in outcome.shown:
+        console.print(f"  {'✓' if point.ok else '✗'} {point.text}", markup=False)
+    trace = ["--config", str(directory / "line.yaml"), "--lang", language(), "trace"]
+    shown = [(["--lot", outcome.plot.lot], "")]
+    if outcome.plot.serial:
+        shown.append(([outcome.plot.serial, "--tree"], ""))
     if outcome.swapped_out:
-        console.print(
-            _(
-                "{out} was in the press when the agent was killed, {new} when it came back. The history of {out}:"
-            ).format(out=outcome.swapped_out, new=outcome.swapped_in)
-        )
+        text = _("{out} was in the press when the agent was killed, {new} when it came back. The history of {out}:")
+        shown.append(([outcome.swapped_out], text.format(out=outcome.swapped_out, new=outcome.swapped_in)))
+    for arguments, text in shown:
         console.print()
-        config = str(directory / "line.yaml")
-        await run_visibly(["--config", config, "--lang", language(), "trace", outcome.swapped_out])
-        console.print()
+        if text:
+            console.print(text)
+        console.print(f"$ edge-agent trace {' '.join(arguments)}", markup=False, style="bold")
+        await run_visibly([*trace, *arguments])
+    console.print()

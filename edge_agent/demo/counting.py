@@ -169,8 +169,9 @@ def _count_results(
     """Each acknowledged result: one cycle, and each of its values in it."""
     closed = [record for record in records if record.kind == "cycle_closed"]
     counts.cycles = len(closed)
+    newest = {record.body["cycle"]: record.body["state"] for record in records if record.kind == "binding"}
     for record in closed:
-        bound = record.body["binding"]["state"] == "bound"
+        bound = newest.get(record.body.get("cycle"), record.body["binding"]["state"]) == "bound"
         counts.bound += bound
         counts.unbound += not bound
     cycles = Counter((record.source, record.body["position"], record.body.get("counter")) for record in closed)

@@ -29,6 +29,7 @@ _READ_INPUTS = 4
 _READ_HOLDING = 3
 _READ_COILS = 1
 _WRITE_COILS = (5, 15)
+_WRITE_HOLDING = (6, 16)
 
 
 class Image:
@@ -72,6 +73,8 @@ class Image:
             self.coils[address : address + len(wanted)] = [bool(bit) for bit in wanted]
             if any(wanted):
                 self._on_touch("ack")
+        elif wanted is not None and function in _WRITE_HOLDING:
+            self.holding[address : address + len(wanted)] = wanted
         elif function == _READ_COILS:
             for word in range(COILS // 16):
                 memory[word] = sum(1 << bit for bit in range(16) if self.coils[16 * word + bit])

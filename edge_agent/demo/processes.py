@@ -145,10 +145,12 @@ class LineProcess(Child):
     _talks = True
 
     def __init__(
-        self, directory: Path, *, port: int, seed: int, pace: float = 1.0, quirks: float = 0.1, give_up_s: float = 0.0
-    ) -> None:
+        self, directory: Path, *, port: int, seed: int, pace: float = 1.0, quirks: float = 0.1, give_up_s: float = 0.0,
+        gate: bool = False,
+    ) -> None:  # fmt: skip
         arguments = ["edge_agent.demo.line", f"--dir={directory}", f"--port={port}", f"--seed={seed}"]
         arguments += [f"--pace={pace}", f"--quirks={quirks}", *([f"--give-up={give_up_s}"] if give_up_s else [])]
+        arguments += ["--gate"] if gate else []
         super().__init__(directory / "line.log", arguments)
         self.truth = directory / "truth.jsonl"
 
@@ -157,14 +159,23 @@ class LineProcess(Child):
         await self.start()
         await self._answer("start", 15.0)
 
-    async def feed(self) -> None:
-        """Units begin to come."""
-        await self._do({"do": "feed"}, 5.0)
+    async def feed(self, *, on: bool = True) -> None:
+        """Units begin to come; or no new ones come."""
+        await self._do({"do": "feed", "on": on}, 5.0)
 
     async def swap(self, station: str | None = None, position: int | None = None, *, scan: bool = False) -> int:
         """Swap the units at the position, or at all; how many were."""
         answer = await self._do({"do": "swap", "station": station, "position": position, "scan": scan}, 5.0)
         return int(answer["count"])
+
+    async def load(self, lot: str) -> None:
+        """Screws of another lot from now on."""
+        await self._do({"do": "load", "lot": lot}, 5.0)
+
+    async def give_back(self, serial: str) -> bool:
+        """A unit that was set aside comes to the gate again; False if it was not set aside."""
+        answer = await self._do({"do": "return", "serial": serial}, 5.0)
+        return bool(answer["count"])
 
     async def kill_at(self, victim: Child | None, at: str = "ack") -> None:
         """SIGKILL the victim when it next acknowledges (``ack``) or reads (``result``) a result; None: spare it."""
@@ -232,6 +243,16 @@ class ReceiverProcess(Child):
         self.database = directory / "receiver.db"
         arguments = ["edge_agent", "listen", url, "--topic", "acme/#", "--db", str(self.database)]
         super().__init__(directory / "receiver.log", arguments)
+
+
+async def run_for_json(arguments: Sequence[str]) -> dict[str, Any]:
+    """One `edge-agent` verb with ``--json``: what it prints; empty if it fails."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edge_agent", *arguments, "--json", stdout=asyncio.subprocess.PIPE
+    )
+    out, _err = await process.communicate()
+    found: dict[str, Any] = json.loads(out) if process.returncode == 0 else {}
+    return found
 
 
 async def run_visibly(arguments: Sequence[str]) -> int:

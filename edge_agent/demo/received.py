@@ -35,3 +35,17 @@ def confirmed(database: Path) -> int:
     with _connect(database) as db:
         (count,) = db.execute("SELECT total(upto) FROM stream").fetchone()
     return int(count)
+
+
+def hold_told(database: Path, serial: str) -> bool:
+    """Whether the receiver has it that a hold of this serial was applied, and that it stopped the unit at a gate."""
+    with _connect(database) as db:
+        (kinds,) = db.execute(
+            "SELECT count(DISTINCT kind) FROM record"
+            " WHERE kind = 'hold_ack' AND json_extract(body, '$.subject.value') = :serial"
+            " AND json_extract(body, '$.action') = 'hold' AND json_extract(body, '$.state') = 'applied'"
+            " OR kind = 'gate' AND json_extract(body, '$.serial') = :serial"
+            " AND json_extract(body, '$.reasons[0].code') = 'hold'",
+            {"serial": serial},
+        ).fetchone()
+    return bool(kinds == 2)

@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from edge_agent.demo.gate import ON_HOLD, STEP_BEFORE
 from edge_agent.i18n import _
 
 EVENTS = 10
@@ -49,6 +50,7 @@ class Scene:
     most_pending: int = 0
     events: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=EVENTS))
     started: float = field(default_factory=time.monotonic)
+    _firsts: set[str] = field(default_factory=set)  # kinds of events that were told once
     _confirmed: dict[str, int] = field(default_factory=dict)  # by stream; each run of the agent begins one
     _samples: dict[str, int] = field(default_factory=dict)  # by log, which is one of each run too
 
@@ -81,10 +83,27 @@ class Scene:
             elif kind == "work":
                 view.cycles += 1
                 view.note = "" if event["ok"] else _("failed")
-            if kind == "quirk":
-                view.note = quirk_text(event["quirk"])
-                told.append(f"{view.name}  {serial}  {view.note}")
+            if (text := self._worth_telling(event)) is not None:
+                view.note = text
+                told.append(f"{view.name}  {serial}  {text}")
         return told
+
+    def _worth_telling(self, event: dict[str, Any]) -> str | None:
+        """What happened, for people; what happens to every unit is told of the first."""
+        match event["event"]:
+            case "quirk":
+                return quirk_text(event["quirk"])
+            case "block":
+                return block_text(event["code"])
+            case "rework":
+                return _("comes once more: rework")
+            case "install" if "install" not in self._firsts:
+                self._firsts.add("install")
+                return _("board {child} is built in").format(child=event["child"])
+            case "scan" if event["station"] == "OP40" and "late" not in self._firsts:
+                self._firsts.add("late")
+                return _("is scanned only now, after the work")
+        return None
 
     def take_status(self, status: dict[str, Any] | None) -> None:
         """What the agent says of itself; None: it does not answer."""
@@ -123,6 +142,15 @@ def quirk_text(quirk: str) -> str:
         "fail": _("fails"),
         "incomplete": _("a required value is missing"),
     }[quirk]
+
+
+def block_text(code: int) -> str:
+    """Why the gate stopped it, and what the line does then, for people."""
+    if code in ON_HOLD:
+        return _("is stopped at the gate: it is on hold (code {code}); set aside").format(code=code)
+    if code in STEP_BEFORE:
+        return _("is stopped at the gate: OP10 is missing (code {code}); goes back there").format(code=code)
+    return _("is stopped at the gate (code {code}); scanned and asked again").format(code=code)
 
 
 class Stage(Protocol):

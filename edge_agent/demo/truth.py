@@ -6,6 +6,13 @@ Every event has ``at_ns`` (UTC), ``event`` and where it concerns a position ``st
 ``enter``      ``serial`` was put into the position
 ``leave``      ``serial`` was taken out of it
 ``swap``       ``out`` was taken out and ``serial`` put in, while nobody watched
+``ask``        the PLC asks at its gate, by number ``request``, whether ``serial`` may enter
+``permit``     it was told that ``serial`` may
+``block``      it was told that ``serial`` may not: reason ``code``. It is asked again, or the unit leaves
+``aside``      ``serial`` was taken off the line since it is on hold
+``rework``     ``serial`` failed, and comes once more
+``install``    the board ``child`` was built into ``serial``
+``load``       from now on screws of ``lot`` are taken
 ``quirk``      what went wrong with ``serial``: no_scan, no_read, double_scan, fail, incomplete
 ``scan``       the reader ``device`` sent ``text``; ``heard`` says whether a process had its port open
 ``work``       the PLC finished cycle ``number`` (its counter shows ``counter``) of ``serial``: ``values`` {tag: value},

@@ -42,7 +42,11 @@ from support.proxy import Proxy
 TESTS = Path(__file__).parents[1]
 ANY = None  # expect(dropped_recorded=ANY): however many
 DRAIN_S = 60.0
-QUICK = {"poll: 100ms": "poll: 50ms", "confirm_timeout: 5s": "confirm_timeout: 2s\n    ack_timeout: 2s"}
+QUICK = {
+    "poll: 100ms": "poll: 50ms",
+    "confirm_timeout: 5s": "confirm_timeout: 2s\n    ack_timeout: 2s",
+    'inbound:\n  qms: {url: "mqtt://127.0.0.1:0", verdicts: qms/verdicts, heartbeat: 2s}\n': "",  # no QMS plays here
+}
 
 
 class NotHere(Exception):
