@@ -63,6 +63,7 @@ class Marriage(Single):
         visit.work = "bound"
         if not self.built_in:
             visit.findings[:] = ["missing_field"]
+        yield 2.5  # beyond the reader's bounce
         label = [self.chance.choice(self.built_in)] if self.built_in else []
         yield from self.join(visit, label, [])
 
