@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
+
+import pytest
 
 from edge_agent.binding.findings import SEVERITY
 from edge_agent.binding.handshake import State
 from edge_agent.model import BindingState, Kind
+from edge_agent.records import ClosedBy, OpenedBy
 from support.contract import PAGE, body_fields, listed
 
 ELSEWHERE = {"storage"}
@@ -29,3 +33,13 @@ def test_the_page_lists_exactly_the_binding_states() -> None:
 def test_the_page_lists_exactly_the_handshake_states() -> None:
     table = PAGE.partition("| state | leaves when | does |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == [str(state) for state in State]
+
+
+@pytest.mark.parametrize(
+    ("heading", "literal"),
+    [("| opened_by | when |", OpenedBy), ("| closed_by | when | result |", ClosedBy)],
+)
+def test_the_page_says_of_each_way_in_which_a_cycle_begins_and_ends_when(heading: str, literal: object) -> None:
+    rows = re.findall(r"^\| (`.*?) \|", PAGE.partition(heading)[2].partition("\n\n")[0], re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted(get_args(literal))
