@@ -25,7 +25,7 @@ from support.contract import mistakes
 DEMO = [sys.executable, "-m", "edge_agent", "demo", "--seconds", "15", "--seed", "3"]
 LAST_LINE = re.compile(
     r"demo: units=(\d+) cycles=(\d+) readings=(\d+) confirmed=(\d+) "
-    r"pending=0 lost=0 duplicates_after_dedup=0 misbound=0"
+    r"pending=0 lost=0 duplicates_after_dedup=0 misbound=0 shown=7/7"
 )
 
 
@@ -82,12 +82,17 @@ def test_the_demo_binds_everything_through_an_outage_and_a_crash(tmp_path: Path,
     assert "the broker is killed" in done.stdout
     assert "taken out of the press" in done.stdout
     assert "was not scanned" in done.stdout
+    assert "is stopped at the gate: it is on hold" in done.stdout
+    assert re.search(r"^lot LOT-0001 is in \d+ units?$", done.stdout, re.MULTILINE)
+    assert re.search(r"^└─ board: PCB\d{8}$", done.stdout, re.MULTILINE)
     assert not left_behind(tmp_path)
     assert not broken_promises(kept / "data" / "buffer.db")
 
     # the same run, had one sample, one serial or one cycle gone wrong
     assert recount(kept, "DELETE FROM record WHERE seq = 200").lost > 0
     assert recount(kept, "UPDATE cycle SET serial = 'SN00000001' WHERE serial = 'SN00000002'").misbound > 0
+    late = "UPDATE cycle SET serial = 'SN00000001' WHERE serial = 'SN00000002' AND station = 'OP40'"
+    assert recount(kept, late).misbound > 0
     assert recount(kept, "DELETE FROM record WHERE kind = 'cycle_closed' AND source = 'OP20'").lost > 0
     again = "(agent, log, seq, kind, source, at_ns, mono_ns, synced, body)"
     copied = "agent, log, seq + 100000, kind, source, at_ns, mono_ns, synced, body"

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import serial
 from pymodbus.client import AsyncModbusTcpClient
 
@@ -18,6 +19,7 @@ from edge_agent.demo.truth import TruthReader
 
 PRESS = 2
 READY, ACK, RESULT = 10, 20, 100
+REQUEST, ANSWER, VERDICT, REASON = 4, 10, 11, 12
 
 
 class Bench:
@@ -46,6 +48,19 @@ class Bench:
         async with asyncio.timeout(10):
             while await self.coil(address) is not level:
                 pass
+
+    async def request(self, after: int) -> int:
+        """The number with which the press asks at its gate, once it is another one."""
+        async with asyncio.timeout(10):
+            while True:
+                answer = await self.client.read_input_registers(REQUEST, count=1, device_id=PRESS)
+                if answer.registers[0] not in (0, after):
+                    return int(answer.registers[0])
+
+    async def answer(self, number: int, verdict: int, reason: int) -> None:
+        """Answer as the agent does: the number last."""
+        for address, value in ((VERDICT, verdict), (REASON, reason), (ANSWER, number)):
+            await self.client.write_register(address, value, device_id=PRESS)
 
 
 @asynccontextmanager
@@ -107,6 +122,91 @@ def test_a_result_that_nobody_takes_is_given_up(tmp_path: Path) -> None:
     run(tmp_path, story, give_up_s=0.3)
 
 
+def test_the_press_works_on_nothing_before_its_own_number_is_permitted(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        number = await bench.request(0)
+        await bench.answer(number + 7, 1, 0)  # a permit that was meant for another
+        await asyncio.sleep(0.5)
+        bench.events += bench._reader.new()
+        assert not any(event["event"] in ("permit", "work") and event["station"] == "OP20" for event in bench.events
+                       if "station" in event)  # fmt: skip
+        await bench.answer(number, 1, 0)
+        permit = await bench.seen(at_op20("permit"))
+        work = await bench.seen(at_op20("work", 1))
+        assert work["serial"] == permit["serial"] == "SN00000001"
+
+    run(tmp_path, story, give_up_s=0.1, gate=True)
+
+
+def test_what_is_on_hold_is_set_aside_until_it_is_called_back(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        number = await bench.request(0)
+        await bench.answer(number, 0, 20)
+        aside = await bench.seen(at_op20("aside"))
+        cancel = await bench.seen(lambda event: event.get("text") == "%CANCEL")
+        left = await bench.seen(at_op20("leave"))
+        assert aside["serial"] == cancel["serial"] == left["serial"] == "SN00000001"
+        assert cancel["at_ns"] < left["at_ns"]
+        second = await bench.request(number)
+        assert (await bench.seen(lambda event: at_op20("ask")(event) and event["request"] == second))["serial"] != (
+            "SN00000001"
+        )
+        assert not await bench.line.give_back("SN00000099")
+        assert await bench.line.give_back("SN00000001")
+        await bench.answer(second, 1, 0)
+        third = await bench.request(second)
+        ask = await bench.seen(lambda event: at_op20("ask")(event) and event["request"] == third)
+        assert ask["serial"] == "SN00000001"
+
+    run(tmp_path, story, give_up_s=0.1, gate=True)
+
+
+@pytest.mark.parametrize(("code", "station"), [(1, "OP20"), (10, "OP10")])
+def test_what_is_not_known_is_scanned_again_and_what_was_not_marked_goes_back(
+    tmp_path: Path, code: int, station: str
+) -> None:
+    async def story(bench: Bench) -> None:
+        number = await bench.request(0)
+        await bench.answer(number, 0, code)
+        block = await bench.seen(at_op20("block"))
+        await bench.seen(
+            lambda event: (
+                event["event"] == "scan"
+                and (event["station"], event["text"]) == (station, block["serial"])
+                and event["at_ns"] > block["at_ns"]
+            )
+        )
+        assert await bench.request(number) != number
+
+    run(tmp_path, story, give_up_s=0.1, gate=True)
+
+
+def test_a_unit_on_its_way_is_reworked_gets_its_board_and_is_scanned_after_packing(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        rework = await bench.seen(at_op20("rework"))
+        serial = rework["serial"]
+
+        def of_it(kind: str, station: str) -> Callable[[dict[str, Any]], bool]:
+            return lambda event: (
+                event["event"] == kind
+                and (event["station"], event["serial"]) == (station, serial)
+                and event["at_ns"] > rework["at_ns"]
+            )
+
+        again = await bench.seen(of_it("work", "OP20"))
+        install = await bench.seen(of_it("install", "OP30"))
+        assert again["ok"] and again["at_ns"] < install["at_ns"]
+        assert install["child"] == serial.replace("SN", "PCB")
+        scan = await bench.seen(of_it("scan", "OP40"))
+        packed = await bench.seen(of_it("work", "OP40"))
+        assert packed["at_ns"] < scan["at_ns"] and scan["text"] == serial
+        await bench.line.load("LOT-0002")
+        await bench.seen(lambda event: event["event"] == "scan" and event["text"] == "LOT-0002")
+        assert [event["lot"] for event in bench.events if event["event"] == "load"] == ["LOT-0001", "LOT-0002"]
+
+    run(tmp_path, story, give_up_s=0.1)
+
+
 def test_replies_are_numbered_and_say_which_unit_was_there(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         entered = await bench.seen(at_op20("enter"))
@@ -153,11 +253,11 @@ def test_a_swap_puts_another_unit_in_and_the_first_comes_back(tmp_path: Path) ->
 
 def test_a_stopped_line_runs_empty_and_ends_with_its_parent_s_pipe(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
-        await bench.seen(at_op20("work", 1))
+        await bench.seen(at_op20("enter"))
         await bench.line.stop(30)
         await bench.seen(lambda event: event["event"] == "stop")
         entered = {event["serial"] for event in bench.events if event["event"] == "enter"}
-        left = {event["serial"] for event in bench.events if event["event"] == "leave" and event["station"] == "OP30"}
+        left = {event["serial"] for event in bench.events if event["event"] == "leave" and event["station"] == "OP40"}
         assert entered == left
         assert bench.line._process is not None and bench.line._process.stdin is not None
         bench.line._process.stdin.close()
