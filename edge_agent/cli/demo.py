@@ -35,7 +35,7 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a simulated line being traced: 40 seconds, a broker outage, a crash of the agent, nothing missing."""
+    """Watch a simulated line being traced: a minute, a hold, a broker outage, a crash of the agent, nothing missing."""
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False, stderr=as_json)
