@@ -28,7 +28,7 @@ from typing import Any
 
 from edge_agent import clock
 from edge_agent.demo.broker import EmbeddedBroker
-from edge_agent.demo.counting import Counts, compare
+from edge_agent.demo.counting import EDGE_NS, Counts, compare
 from edge_agent.demo.line import FIRST_LOT, WIRINGS
 from edge_agent.demo.processes import (
     AgentProcess,
@@ -183,6 +183,7 @@ class Play:
         self._tell(_("the broker is killed: the agent goes on collecting, the backlog grows"))
         await self._event("aside", serial=self._plot.held)
         await self._event("work", station="OP30")
+        await asyncio.sleep(2 * EDGE_NS / 1e9)  # so that one unit got its screws of the first lot, and of no other
         await self._until(OUTAGE[1])
         await self._line.load(SECOND_LOT)
         self._plot.up_ns = clock.now().at_ns

@@ -76,7 +76,7 @@ def test_the_demo_binds_everything_through_an_outage_and_a_crash(tmp_path: Path,
     match = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
     assert match, done.stdout
     units, cycles, readings, confirmed = map(int, match.groups())
-    assert units >= 8
+    assert units >= 6
     assert cycles >= 2 * units
     assert readings > confirmed > cycles
     assert "the broker is killed" in done.stdout
@@ -91,7 +91,7 @@ def test_the_demo_binds_everything_through_an_outage_and_a_crash(tmp_path: Path,
     # the same run, had one sample, one serial or one cycle gone wrong
     assert recount(kept, "DELETE FROM record WHERE seq = 200").lost > 0
     assert recount(kept, "UPDATE cycle SET serial = 'SN00000001' WHERE serial = 'SN00000002'").misbound > 0
-    late = "UPDATE cycle SET serial = 'SN00000001' WHERE serial = 'SN00000002' AND station = 'OP40'"
+    late = "UPDATE cycle SET serial = 'SN99999999' WHERE station = 'OP40' AND binding_state = 'bound'"
     assert recount(kept, late).misbound > 0
     assert recount(kept, "DELETE FROM record WHERE kind = 'cycle_closed' AND source = 'OP20'").lost > 0
     again = "(agent, log, seq, kind, source, at_ns, mono_ns, synced, body)"
