@@ -18,7 +18,7 @@ from truth.score import total
 from truth.shift import Floor
 from truth.visits import BLIND, LEAVES_OPEN
 
-UNITS = 1500
+UNITS = 900  # about 2,000 come: every cell has to
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def played() -> list:
 def test_nothing_is_misbound_and_all_that_can_be_known_is(played: list) -> None:
     good, sum_, _, lines = judge(played, list(FLOOR))
     assert good, "\n".join([str(sum_), *lines])
-    assert sum_.units >= UNITS * 0.9
+    assert sum_.units >= 1500
     assert sum_.injected > 200
 
 
@@ -100,6 +100,6 @@ class Shop(RuleBasedStateMachine):
 
 
 Shop.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestShop = Shop.TestCase
