@@ -279,10 +279,19 @@ def test_links_between_documents_lead_somewhere() -> None:
         if path.suffix != ".md":
             continue
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", path.read_text(), flags=re.S)):
-            file = target.partition("#")[0]
-            if file and "://" not in file and not (path.parent / file).exists():
+            file, _hash, heading = target.partition("#")
+            page = path.parent / file if file else path
+            if "://" in file:
+                continue
+            if not page.exists() or (heading and page.suffix == ".md" and heading not in anchors(page)):
                 broken.append(f"{name_of(path)}: {target}")
     assert not broken
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name in a page: its headings, spelled as forges do."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)}
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
