@@ -176,7 +176,8 @@ def _gate(told: Told, plot: Plot) -> Shown:
 def _late(told: Told) -> Shown:
     """Work at OP40 is bound by the scan that came after it, to the unit that was there."""
     works = told.happened("work", station="OP40")
-    bound = [work for work in works if (one := told.visit(work)) is not None and one.rule == "late_scan"]
+    visits = [(work, told.visit(work)) for work in works]
+    bound = [work for work, one in visits if one is not None and (one.rule, one.state) == ("late_scan", "bound")]
     wrong = [work for work in bound if not _is_its(told, work)]
     text = _("{count} of {all} units at OP40 were bound by the scan that came after the work")
     return Shown("late_scan", bool(bound) and not wrong, text.format(count=len(bound), all=len(works)))

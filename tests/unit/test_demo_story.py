@@ -143,6 +143,16 @@ def test_a_story_that_was_told_wrong_is_not_shown(name: str, what: str, spoil: C
     assert not points[name].ok, what
 
 
+def test_what_a_late_scan_left_in_doubt_is_no_mistake_but_shows_nothing() -> None:
+    story = Story()
+    first, second = story.bodies("binding")
+    first.update(state="ambiguous", serial=None)
+    point = story.judged()["late_scan"]
+    assert point.ok and point.text.startswith("1 of 2")
+    second.update(state="orphan", serial=None)
+    assert not story.judged()["late_scan"].ok
+
+
 def test_a_lot_that_was_changed_while_a_unit_was_there_may_be_either() -> None:
     story = Story()
     story.event(31, "load", lot="LOT2")  # SN1 is in the nest
