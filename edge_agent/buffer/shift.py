@@ -19,7 +19,7 @@ EARLIER_NS = 24 * 3600 * 10**9  # no cycle that ended in the shift opened longer
 
 @dataclass(slots=True)
 class StationShift:
-    """The figures of one station; findings of no station are under who told them."""
+    """The figures of one station. Of what is none (a device, a route) there are only gaps and findings."""
 
     station: str
     units: int = 0
@@ -51,6 +51,7 @@ class Shift:
     since_ns: int
     until_ns: int
     stations: tuple[StationShift, ...]
+    others: tuple[StationShift, ...]  # devices and whoever else told findings that are no station's
     newest: str | None
 
 
@@ -74,13 +75,17 @@ def shift(connection: sqlite3.Connection, since_ns: int, until_ns: int) -> Shift
             one.blocked += count if verdict == "block" else 0
             one.permitted += count if verdict == "permit" else 0
             one.overridden += count if basis == "override" else 0
+        worked = set(found)
         _count_findings(connection.execute(_FINDINGS, span), at)
         newest = connection.execute(
             "SELECT u.serial FROM cycle c JOIN unit u ON u.unit = c.unit ORDER BY c.seq DESC LIMIT 1"
         ).fetchone()
+        known = {name for (name,) in connection.execute("SELECT name FROM station")}
     finally:
         connection.execute("COMMIT")
-    return Shift(since_ns, until_ns, tuple(found[name] for name in sorted(found)), newest[0] if newest else None)
+    stations = tuple(found[name] for name in sorted(found) if name in known | worked)
+    others = tuple(found[name] for name in sorted(found) if name not in known | worked)
+    return Shift(since_ns, until_ns, stations, others, newest[0] if newest else None)
 
 
 _ENDED = "FROM cycle c WHERE c.state = 'closed' AND c.ended_at_ns >= ?1 AND c.ended_at_ns < ?2 AND c.seq >= ?3"

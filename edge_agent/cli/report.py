@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edge_agent.buffer.shift import Shift, StationShift
 
 HOURS = 8.0
+_OF_OTHERS = ("gaps", "gap_s", "findings", "unacknowledged")
 
 command = typer.Typer(add_completion=False, no_args_is_help=True, help=_("Sum up what the line did."))
 
@@ -68,7 +69,8 @@ def shift(
 def _as_json(found: Shift, traced_s: float | None) -> dict[str, Any]:
     stations = [asdict(one) | {"first_pass_yield_pct": one.first_pass_yield} for one in found.stations]
     traced_ms = None if traced_s is None else round(traced_s * 1000, 3)
-    told = {"since_ns": found.since_ns, "until_ns": found.until_ns, "stations": stations}
+    others = [{"source": one.station} | {key: getattr(one, key) for key in _OF_OTHERS} for one in found.others]
+    told = {"since_ns": found.since_ns, "until_ns": found.until_ns, "stations": stations, "others": others}
     shown: dict[str, Any] = instants_as_text(told | {"time_to_trace_ms": traced_ms, "traced": found.newest})
     return shown
 
@@ -76,10 +78,11 @@ def _as_json(found: Shift, traced_s: float | None) -> dict[str, Any]:
 def _show(out: Console, found: Shift, traced_s: float | None) -> None:
     text = _("shift from {since} to {until}")
     say(out, text.format(since=local_time(found.since_ns), until=local_time(found.until_ns)), "bold")
-    if not found.stations:
+    if not found.stations and not found.others:
         say(out, _("nothing was recorded in this time"))
     else:
-        _show_work(out, found)
+        if found.stations:
+            _show_work(out, found)
         _show_trouble(out, found)
     if traced_s is not None:
         say(out, "\n" + _("time to trace {serial}: {time}").format(serial=found.newest, time=span(traced_s)))
@@ -102,12 +105,12 @@ def _show_work(out: Console, found: Shift) -> None:
 
 
 def _show_trouble(out: Console, found: Shift) -> None:
-    troubled = [one for one in found.stations if one.findings]
+    troubled = [one for one in (*found.stations, *found.others) if one.findings]
     if not troubled:
         say(out, "\n" + _("no findings"), "green")
         return
     say(out, "\n" + _("findings (not acknowledged):"))
-    rows = table(_("STATION"), _("FINDINGS"), _("NOT OBSERVED"))
+    rows = table(_("STATION, DEVICE"), _("FINDINGS"), _("NOT OBSERVED"))
     for one in troubled:
         add_row(rows, one.station, _findings(one), f"{one.gaps} × {span(one.gap_s)}" if one.gaps else "")
     out.print(rows)

@@ -24,6 +24,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def work() -> None:
         async with opened(folder) as buffer:
             line = Line(buffer)
+            line.add(Kind.CONFIG, "agent", config="c0ffee", stations={"OP20": {}, "OP90": {}}, devices={"press": "x"})
+            line.add(Kind.FINDING, "OP90", finding=line.id(), code="unmatched_scan", severity="warning", text="who",
+                     evidence=[])  # fmt: skip
             line.cycle("PCB1", lot("L-77", certain=False))
             line.cycle("SN1", lot("L-1", "R-4"), result="Failed", defects=["D12"])
             cycle = line.cycle("SN1", completeness="suspect", suspect=["nobody watched"], complete=False)
@@ -103,14 +106,18 @@ def test_a_shift_is_the_same_however_often_it_is_asked_for(capsys: pytest.Captur
     assert line["first_pass_yield_pct"] == 50.0 and line["results"] == {"Passed": 3, "Failed": 1}
     assert (line["incomplete"], line["suspect"], line["blocked"], line["undecided"]) == (1, 1, 1, {"orphan": 1})
     assert line["findings"] == {"missing_field": 2} and line["unacknowledged"] == {"missing_field": 1}
-    assert stations["press"]["gaps"] == 1 and 2.9 < stations["press"]["gap_s"] < 3.5
+    assert list(stations) == ["OP20", "OP90"], "the press is a device, and OP90 did nothing but tell a finding"
+    (press,) = found["others"]
+    assert (press["source"], press["gaps"], press["findings"]) == ("press", 1, {"observation_gap": 1})
+    assert 2.9 < press["gap_s"] < 3.5 and "units" not in press
     assert found["traced"] == "SN1" and found["time_to_trace_ms"] > 0
     again = program(capsys, *arguments)
     assert again["stations"] == found["stations"]
     code, out = edge_agent(capsys, *arguments)
     assert code == 0 and "50.0 % (1/2)" in out and "missing_field 2 (1)" in out and "1 × 3 s" in out
+    assert [row.split()[0] for row in out.splitlines() if "press" in row] == ["press"], "once, with its findings"
     code, out = edge_agent(capsys, "--lang", "zh", *arguments)
     assert code == 0 and "一次合格" in out
     assert edge_agent(capsys, "report", "shift", "--since", "06:00", "--hours", "2")[0] == 2
     earlier = program(capsys, "report", "shift", "--since", "1" * 18, "--until", "2" * 18, "--data-dir", str(data_dir))
-    assert earlier["stations"] == []
+    assert earlier["stations"] == [] and earlier["others"] == []
