@@ -40,7 +40,7 @@ CREATE TABLE hold (
 CREATE INDEX hold_subject ON hold (subject, subject_kind);
 CREATE TABLE unit_status (
   agent text NOT NULL, serial text NOT NULL, step text NOT NULL, said_by text NOT NULL, result text NOT NULL,
-  complete boolean, attempt int, status_at_ns bigint, at_ns bigint NOT NULL, seq bigint NOT NULL,
+  complete boolean, attempt int, status_at_ns bigint, state text, at_ns bigint NOT NULL, seq bigint NOT NULL,
   PRIMARY KEY (agent, serial, step, said_by)
 );
 CREATE TABLE line_finding (
@@ -103,10 +103,10 @@ CREATE TRIGGER on_unit_status AFTER INSERT ON record WHEN new.kind = 'unit_statu
   INSERT INTO unit_status
     SELECT new.agent, json_extract(b, '$.serial'), json_extract(b, '$.step'), json_extract(b, '$.said_by'),
       json_extract(b, '$.result'), json_extract(b, '$.complete'), json_extract(b, '$.attempt'),
-      CAST(json_extract(b, '$.status_at_ns') AS INTEGER), new.at_ns, new.seq
+      CAST(json_extract(b, '$.status_at_ns') AS INTEGER), json_extract(b, '$.state'), new.at_ns, new.seq
     FROM (SELECT new.body AS b) WHERE TRUE
     ON CONFLICT DO UPDATE SET result = excluded.result, complete = excluded.complete, attempt = excluded.attempt,
-      status_at_ns = excluded.status_at_ns, at_ns = excluded.at_ns, seq = excluded.seq
+      status_at_ns = excluded.status_at_ns, state = excluded.state, at_ns = excluded.at_ns, seq = excluded.seq
     WHERE (coalesce(excluded.status_at_ns, excluded.at_ns), excluded.seq) > (coalesce(status_at_ns, at_ns), seq);
 END;
 CREATE TRIGGER on_finding AFTER INSERT ON record WHEN new.kind = 'finding' BEGIN
@@ -182,9 +182,11 @@ CREATE FUNCTION on_unit_status() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE b json := new.body;
 BEGIN
   INSERT INTO unit_status AS there VALUES (new.agent, b ->> 'serial', b ->> 'step', b ->> 'said_by', b ->> 'result',
-      (b ->> 'complete')::boolean, (b ->> 'attempt')::int, (b ->> 'status_at_ns')::bigint, new.at_ns, new.seq)
+      (b ->> 'complete')::boolean, (b ->> 'attempt')::int, (b ->> 'status_at_ns')::bigint, b ->> 'state', new.at_ns,
+      new.seq)
     ON CONFLICT (agent, serial, step, said_by) DO UPDATE SET result = excluded.result, complete = excluded.complete,
-      attempt = excluded.attempt, status_at_ns = excluded.status_at_ns, at_ns = excluded.at_ns, seq = excluded.seq
+      attempt = excluded.attempt, status_at_ns = excluded.status_at_ns, state = excluded.state,
+      at_ns = excluded.at_ns, seq = excluded.seq
     WHERE (coalesce(excluded.status_at_ns, excluded.at_ns), excluded.seq)
         > (coalesce(there.status_at_ns, there.at_ns), there.seq);
   RETURN NULL;

@@ -335,6 +335,7 @@ def traced() -> list[Message]:
     bound = {"binding": "b9", "cycle": "c-2", "state": "bound", "unit": "u-P2", "serial": "P2", "rule": "manual"}
     finding = {"finding": "f-1", "code": "missing_step", "severity": "error", "text": "t", "serial": "CAR"}
     said = {"serial": "CAR", "step": "weld", "said_by": "mes", "result": "Passed", "complete": True, "evidence": []}
+    theirs = said | {"said_by": "pc2", "cycle": "c-9", "status_at_ns": "40"}  # bound to another unit since, or to none
     return [
         message("cycle_closed", "OP20", closed_with("c-1", "u-P1", "P1", "L-1", "L-2"), seqs=[11]),
         message("cycle_closed", "OP20", closed_with("c-2", "u-P1", "P1", "L-3"), seqs=[12]),
@@ -351,6 +352,8 @@ def traced() -> list[Message]:
                 seqs=[22]),
         message("unit_status", "agent", said | {"status_at_ns": "30"}, seqs=[23]),
         message("unit_status", "agent", said | {"status_at_ns": "20", "result": "Failed"}, seqs=[24]),
+        message("unit_status", "agent", theirs | {"state": "bound"}, seqs=[26]),
+        message("unit_status", "agent", theirs | {"state": "voided"}, seqs=[27]),
         message("material", "OP20", {"material": "m-1", "op": "load", "name": "solder", "lot": "L-1", "quantity": 2.5,
                                      "evidence": [], "by": "agent"}, seqs=[25]),
     ]  # fmt: skip
@@ -369,7 +372,7 @@ def asked(store: Store) -> dict[str, list[Any]]:
         "backward": rows(backward.replace("SN00000042", "CAR")),
         "hold": rows("SELECT hold, subject, action, state FROM hold"),
         "finding": rows("SELECT code, serial, acknowledged_by, acknowledged_reason FROM line_finding"),
-        "status": rows("SELECT serial, step, said_by, result FROM unit_status"),
+        "status": rows("SELECT serial, step, said_by, result, state FROM unit_status"),
         "cycle": rows("SELECT cycle, completeness, serial FROM cycle_current ORDER BY cycle"),
         "material": rows("SELECT station, op, lot, quantity FROM material"),
     }
@@ -382,7 +385,7 @@ TRACED = {
                  (2, "P1", "solder", "L-2", None)],
     "hold": [("H1", "CAR", "release", "released")],
     "finding": [("missing_step", "CAR", "li", "seen")],
-    "status": [("CAR", "weld", "mes", "Passed")],
+    "status": [("CAR", "weld", "mes", "Passed", None), ("CAR", "weld", "pc2", "Passed", "voided")],
     "cycle": [("c-1", "suspect", "P1"), ("c-2", "suspect", "P2")],
     "material": [("OP20", "load", "L-1", 2.5)],
 }  # fmt: skip
