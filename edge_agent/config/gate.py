@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edge_agent.config.references import References
 
 INTEGERS = ("int16", "uint16", "int32", "uint32", "int64", "uint64")
+_UNKNOWN = "the gate decides before the work, and this identity names the unit only later: the PLC must name it"
 Step = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -88,8 +89,8 @@ class GateBuilder:
             number: self._written(settings.permit, number, (*self._path, "permit")) for number in self._positions
         }
         if exchange is None and not scanned:
-            hint = "write exchange: {serial: <device.tag>, ...}"
-            self._problems.add(self._path, "the unit is not known before the work, so the PLC must name it", hint)
+            hint = "write exchange: {serial: <device.tag>, ...}, or identity: {when: before, ...}"
+            self._problems.add(self._path, _UNKNOWN, hint)
         return Gate(
             previous=tuple(settings.previous),
             max_attempts=settings.max_attempts,
@@ -112,7 +113,7 @@ class GateBuilder:
             self._problems.add((*path, "serial"), "the unit is known by its scan", "take serial: out")
         if not scanned and settings.serial is None:
             hint = "name the tag beside the request that holds the serial: serial: <device.tag>"
-            self._problems.add(path, "the unit is not known before the work, so the PLC must name it", hint)
+            self._problems.add(path, _UNKNOWN, hint)
         found = {number: self._exchange(settings, number, path) for number in self._positions}
         return {number: one for number, one in found.items() if one is not None}
 

@@ -117,6 +117,37 @@ def test_a_serial_is_read_with_the_request(tmp_path: Path) -> None:
     assert any("must name it" in what for _, what in problems(tmp_path, text.replace(", serial: press.sn}", "}")))
 
 
+AFTER = """stations:
+  OP20:
+    step: p
+    identity: {when: after, scan: entry}
+    cycle: {end: {tag: press.gate_request, read: press.late}}
+"""
+
+
+def test_a_unit_that_is_scanned_after_the_work_is_named_by_the_plc_before_it(tmp_path: Path) -> None:
+    for inside in (
+        "",
+        "exchange: {request: press.gate_request, answer: press.gate_answer, verdict: press.gate_verdict}",
+    ):
+        with pytest.raises(ConfigError) as refused:
+            gate_of(tmp_path, f"{AFTER}    gate: {{{inside}}}\n")
+        (one,) = refused.value.problems
+        assert one.what == (
+            "the gate decides before the work, and this identity names the unit only later: the PLC must name it"
+        )
+        assert "serial: <device.tag>" in one.hint
+    named = section(serial="press.gate_serial").rpartition("    gate: ")[2]
+    assert gate_of(tmp_path, f"{AFTER}    gate: {named}").exchanges[1].serial is not None
+
+
+def test_positions_do_not_share_an_answer(tmp_path: Path) -> None:
+    text = section().replace("step: p", "step: p\n    positions: [1, 2]")
+    text = text.replace("scan: entry", "scan: {1: entry, 2: gate2}")
+    found = problems(tmp_path, text)
+    assert any(key == "OP20.gate.exchange.answer" and "is written for" in what for key, what in found), found
+
+
 def test_two_ways_and_shared_tags_are_refused(tmp_path: Path) -> None:
     both = section().replace("gate: {", "gate: {permit: press.permit, ")
     assert any("in two ways" in what for _, what in problems(tmp_path, both))
