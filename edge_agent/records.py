@@ -30,7 +30,7 @@ TypeName = Annotated[str, Field(json_schema_extra={"enum": list(type_names)})]
 OpenedBy = Literal["scan", "ready", "level", "edge", "start", "message", "index", "carrier"]
 ClosedBy = Literal[
     "handshake", "edge", "next_scan", "timeout", "interrupted", "scan_out", "message", "command", "cancelled", "index",
-    "start",
+    "start", "blocked",
 ]  # fmt: skip
 Judged = Literal["ok", "low", "high", "missing", "bad", "unjudged"]
 
@@ -185,6 +185,13 @@ class Consumed(Body):
     certain: bool = Field(description="false: one of several, nobody knows which (an unresolved splice)")
 
 
+class MessageKey(Body):
+    """The tester's message that ended a cycle, to know it when it is presented again."""
+
+    key: str
+    hash: str = Field(pattern=r"^[0-9a-f]{16}$", description="of its values, as the agent read them")
+
+
 class CycleClosed(CycleHead):
     """A unit's visit ended: all that is known of it."""
 
@@ -202,6 +209,7 @@ class CycleClosed(CycleHead):
     context: dict[str, ContextItem]
     counter: int | None = None
     epoch: int | None = None
+    message: MessageKey | None = None
     attempt: int | None = None
     windows: Windows
     binding: Whose

@@ -24,7 +24,7 @@ from edge_agent.binding.plan import Plan, StorePolicy, TagRef
 from edge_agent.binding.position import Floor, PositionLife
 from edge_agent.binding.scans import NO_READ_FINDINGS, Reader, report_doubt, report_repairs, scan_body
 from edge_agent.binding.seen import Seen
-from edge_agent.binding.state import Lookup, OpenCycle, Outcome, Restored
+from edge_agent.binding.state import BLOCKED, Lookup, OpenCycle, Outcome, Restored
 from edge_agent.binding.station import StationLife
 from edge_agent.binding.storing import GroupStore
 from edge_agent.binding.trigger import device_of
@@ -67,8 +67,7 @@ class Binder:
         self._labels = plan.labels
         self._gap_ns = {source: int(gap_s * 1e9) for source, gap_s in plan.gap_s.items()}
         self._stations = {
-            station.name: StationLife(self._floor, station, restored.counters, self._gap_ns)
-            for station in plan.stations
+            station.name: StationLife(self._floor, station, restored, self._gap_ns) for station in plan.stations
         }
         self._floor.stations = self._stations
         for station in self._stations.values():
@@ -112,11 +111,14 @@ class Binder:
         """A cycle at a position that the config does not have any more."""
         bound = old.unit is not None and old.serial is not None and old.binding_state in (None, BindingState.BOUND)
         state = old.binding_state or (BindingState.BOUND if bound else BindingState.PENDING)
+        blocked = old.let_in is False
+        result = Result.SKIPPED if blocked else Result.ABORTED
         body: dict[str, Any] = {
             "cycle": old.cycle, "config": self._floor.config, "station": old.station, "step": "",
             "position": old.position, "opened_at_ns": str(old.opened_at_ns), "ended_at_ns": str(since.at_ns),
-            "closed_by": "interrupted", "result": Result.ABORTED.value, "complete": False, "missing": [],
-            "collected": [], "context": old.context, "attempt": old.attempt, "windows": old.windows,
+            "closed_by": BLOCKED if blocked else "interrupted", "result": result.value, "complete": False,
+            "missing": [], "collected": [], "context": old.context, "attempt": None if blocked else old.attempt,
+            "windows": old.windows,
             "binding": {"state": state, "unit": old.unit, "serial": old.serial} if bound else {"state": state},
         }  # fmt: skip
         draft.add(Kind.CYCLE_CLOSED, old.station, body)

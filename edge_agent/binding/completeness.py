@@ -105,6 +105,9 @@ class Completeness(Part):
 
     def closing(self, life: PositionLife, cycle: Cycle, judgement: Judgement, draft: Draft) -> None:
         """What is missing, and what is in doubt. Comes after the parts that say what went in."""
+        if cycle.blocked:
+            judgement.missing.clear()  # nothing is due of a visit without work
+            return
         needs, number = self._needs, part_number_of(cycle)
         variant = self._variant(cycle)
         if needs.variants and variant is None:

@@ -17,6 +17,7 @@ from edge_agent.binding.state import StepResult
 from edge_agent.binding.units import Unit
 from edge_agent.model import BindingState, Instant, Sample, Value
 
+WORKED = ("handshake", "edge", "message", "command")  # closed_by: an end that says more than that the unit left
 TAIL = 64
 _MARKS = 1024
 _NUMBERS = 8
@@ -118,6 +119,8 @@ class Cycle:
     fired_mono_ns: int = 0  # when its end was seen
     counted: bool = False  # the PLC's counter shows that no result before it went by unseen
     remarks: dict[str, Any] = field(default_factory=dict)  # more items of the context it closes with
+    let_in: bool | None = None  # by the gate, at least once; None: it did not decide on this visit
+    blocked: bool = False  # it closed as a visit that the gate turned away
     done: StepResult | None = None  # once it is closed: what it came to
 
     @property
@@ -129,6 +132,15 @@ class Cycle:
     def serial(self) -> str | None:
         """The serial of the unit it is bound to, or may be."""
         return None if self.unit is None else self.unit.serial
+
+    def turn_away(self, step: str, closed_by: str) -> bool:
+        """True if it ends as a visit that the gate blocked: no attempt, no result of the step, nothing consumed."""
+        self.blocked = self.let_in is False and closed_by not in WORKED
+        if self.blocked and self.attempt is not None:
+            if self.unit is not None:
+                self.unit.uncount(step)
+            self.attempt = None
+        return self.blocked
 
     def owns(self, sample: Sample) -> bool:
         """True if this sample, of a claimed group, was read wholly within the cycle."""

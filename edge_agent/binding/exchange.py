@@ -7,7 +7,8 @@
 
 The answer's number is written last, with verdict and reason before it as one unit that nothing overtakes. So whatever
 stands in the PLC from before (another unit's permit, that of an agent that was killed) carries another number, which
-the PLC does not honour. The number is brought to 0 whenever the device was away, and when the agent stops. A number
+the PLC does not honour. The number is brought to 0 whenever the device was away, when the agent stops, and when the
+unit that it permits leaves or falls into doubt while the request still stands. A number
 that stands after a gap is a level: it is answered anew, for a unit that is identified anew.
 
 **By coil.** A bit that is set with the permit and cleared again; only by its being short does it say for whom. It is
@@ -31,6 +32,7 @@ class Desk:
         self.asked: int | None = None
         self.since_mono_ns = 0
         self._answered = False
+        self._permits = False  # the newest answer does, and nobody took it back
         self._unsure = True  # an answer of before may stand in the PLC
 
     @property
@@ -59,7 +61,14 @@ class Desk:
         if self.plan.reason is not None:
             before.append((self.plan.reason, decision.code))
         draft.write(self.plan.answer, self.asked, tuple(before))
-        self._answered, self._unsure = True, False
+        self._answered, self._unsure, self._permits = True, False, decision.permit
+
+    def take_back(self, draft: Draft) -> bool:
+        """Bring a permit that the PLC may not have seen yet to nothing: its unit left, or may be another one."""
+        stood = bool(self.asked) and self._permits
+        if stood:
+            self._clear(draft)
+        return stood
 
     def forget(self, draft: Draft) -> int | None:
         """Nothing is known of the PLC any more: no answer may stand there. Returns what was not answered."""
@@ -69,6 +78,7 @@ class Desk:
         return lapsed
 
     def _clear(self, draft: Draft) -> None:
+        self._permits = False
         draft.write(self.plan.answer, 0)
 
 

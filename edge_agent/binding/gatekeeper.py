@@ -2,9 +2,11 @@
 
 With an exchange it decides when the PLC has asked *and* the unit was identified at the position, in whichever order
 they come; a request waits for the scan, but not for ever. **One identification answers one request**: a new number
-while the same cycle is open may be for the next unit, which nobody scanned yet, so it waits for a scan. The label of a
-unit that was stopped may be scanned again; that counts for as long as a request waits. The same number is never decided
-twice. After a gap of the PLC no earlier identification counts.
+while the same cycle is open may be for the next unit, which nobody scanned yet, so it waits for a scan. While a scan
+waits to take effect nothing is answered: who is there is being settled. The label of a unit that was stopped may be
+scanned again; that counts for as long as a request waits. The same number is never decided twice. After a gap of the
+PLC no earlier identification counts. A permit whose request still stands when its unit leaves, or falls into doubt, is
+taken back.
 
 Without an exchange it decides on each identification, the re-scan of a blocked unit too.
 
@@ -12,9 +14,13 @@ Every decision is one ``gate`` record, durable before anything is written to the
 ``gate_blocked``, a permit on what is stale ``gate_open``, a request that went away before it could be answered
 ``gate_unanswered``. A hold that arrives while a unit is in work lets its cycle finish; the next gate stops it.
 
+**A blocked visit is no attempt.** One that was blocked, never permitted, and left without an end of its work closes as
+``blocked``, Skipped: it is not counted, is no result of the step, consumes nothing.
+
 **Override.** A person of quality lets one serial in, once, at one station, within some minutes, against whatever the
-gate finds: but for the doubt which unit it is. It takes effect with the next request or re-scan, and is kept in memory
-only: after a restart it must be given again. At most ``PASSES`` are open at a station.
+gate finds: but for the doubt which unit it is. It takes effect with the next request or re-scan. It is kept in memory
+only, so after a restart it must be given again: of a damaged log nobody could tell whether it was used up. At most
+``PASSES`` are open at a station.
 """
 
 from __future__ import annotations
@@ -35,6 +41,7 @@ from edge_agent.binding.plan import Gate, Station
 from edge_agent.binding.position import Floor, PositionLife, plc_text
 from edge_agent.binding.trigger import device_of
 from edge_agent.binding.units import Unit
+from edge_agent.identify.patterns import identify
 from edge_agent.model import BindingState, Instant, Kind, Sample
 
 BEFORE_WORK = ("scan", "carrier", "index")  # what opens a cycle for a unit that is still to be worked on
@@ -91,10 +98,8 @@ class Gatekeeper(Part):
         self._doubt(life, draft)
 
     def closed(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
-        number = life.plan.number
-        self._identified.pop(number, None)
-        if number in self._coils and self._coils[number].on:
-            self._coils[number].clear(draft)
+        self._identified.pop(life.plan.number, None)
+        self._take_back(life.plan.number, draft)
 
     def _identify(self, life: PositionLife, draft: Draft, *, again: bool = False) -> None:
         number = life.plan.number
@@ -105,16 +110,24 @@ class Gatekeeper(Part):
                 self._coils[number].pulse(draft)
         elif desk.plan.serial is None:
             self._identified[number] = draft.at.mono_ns + self._gate.wait_s * 1e9 if again else math.inf
-            if desk.waiting is not None:
+            if desk.waiting is not None and not life.waiting:
                 self._answer(desk, life, self._of_cycle(life), draft)
 
     def _doubt(self, life: PositionLife, draft: Draft) -> None:
         """Which unit is here is not certain any more: what was permitted just now is taken back."""
         number = life.plan.number
         self._identified.pop(number, None)
-        if number in self._coils and self._coils[number].on:
-            self._coils[number].clear(draft)
+        self._let_in.pop(number, None)
+        if self._take_back(number, draft):
             self._decide(life, self._of_cycle(life), None, draft)
+
+    def _take_back(self, number: int, draft: Draft) -> bool:
+        """No permit of this position may stand in the PLC any more. True if one did, as far as is known."""
+        desk, coil = self._desks.get(number), self._coils.get(number)
+        if coil is not None and coil.on:
+            coil.clear(draft)
+            return True
+        return desk is not None and desk.take_back(draft)
 
     # --- the PLC's requests ------------------------------------------------------------------------------------
 
@@ -130,7 +143,7 @@ class Gatekeeper(Part):
             life = self._life(number)
             if desk.plan.serial is not None:
                 self._answer(desk, life, self._of_serial(life, plc_text(sample.values[desk.plan.serial.index])), draft)
-            elif sample.at.mono_ns <= self._identified.get(number, -1):
+            elif not life.waiting and sample.at.mono_ns <= self._identified.get(number, -1):
                 self._answer(desk, life, self._of_cycle(life), draft)
 
     def _answer(self, desk: Desk, life: PositionLife, entrant: Entrant, draft: Draft) -> None:
@@ -211,6 +224,10 @@ class Gatekeeper(Part):
         """Whoever the PLC asks about."""
         if not serial:
             return Entrant(None, None, None, Reason("not_identified", f"{life.name}: the PLC named no serial"))
+        identifiers = identify(serial, life.station.pattern)
+        if identifiers is None:
+            return Entrant(None, None, None, Reason("not_identified", f"{life.name}: {serial!r} is no serial"))
+        serial = identifiers["serial"]
         unit = self._floor.units.find(serial)
         return Entrant(unit, serial, unit.attempts.get(self._station.step, 0) + 1 if unit else 1)
 
@@ -224,6 +241,9 @@ class Gatekeeper(Part):
         one = None if decision.permit or entrant.serial is None else self.passes.pop(entrant.serial, None)
         if one is not None and draft.at.mono_ns < one.until_mono_ns:
             decision = replace(decision, permit=True, basis="override", by=one.by)
+        cycle = life.cycle
+        if cycle is not None and cycle.id == entrant.cycle:
+            cycle.let_in = decision.permit or bool(cycle.let_in)
         self._record(life, entrant, decision, request, draft)
         return decision
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.binding.action import ActionRefused
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.genealogy import outdate
-from edge_agent.binding.state import KnownCycle, StepResult
+from edge_agent.binding.state import BLOCKED, KnownCycle, StepResult
 from edge_agent.binding.units import Unit
 from edge_agent.identify.patterns import readable
 from edge_agent.model import BindingState, Kind
@@ -167,13 +167,17 @@ def _say(
     if known.binding:
         body["supersedes"] = known.binding
     draft.add(Kind.BINDING, known.station, body | {"by": who})
+    worked = known.closed_by != BLOCKED
     if known.serial is not None and (before := floor.units.find(known.serial)) is not None:
-        before.attempts[known.step] = max(0, before.attempts.get(known.step, 0) - 1)
+        if worked:
+            before.uncount(known.step)
         if (result := before.results.get(known.step)) is not None and result.cycle == known.cycle:
             del before.results[known.step]  # an older one may govern now: until it is asked for anew, none does
         outdate(floor, before)
     if unit is not None and known.closed:
         outdate(floor, unit)
+        if not worked:
+            return
         unit.attempt(known.step)
         newest = unit.results.get(known.step)
         if known.result is not None and (newest is None or newest.at_ns < (known.ended_at_ns or 0)):

@@ -227,6 +227,8 @@ class Materials(Part):
     def closing(self, life: PositionLife, cycle: Cycle, judgement: Judgement, draft: Draft) -> None:
         """List what was loaded while it was open."""
         during = self._during.pop(cycle.id, None)
+        if cycle.blocked:
+            return
         if during is None:  # open since before a restart
             during = {name: list(loads) for name, loads in self.loads.items() if loads}
         for name in self._plan:
@@ -262,7 +264,7 @@ class Materials(Part):
         """Count splices on, and balances."""
         for name, plan in self._plan.items():
             for load in list(self.loads[name]):
-                if load.spliced_for is not None:
+                if load.spliced_for is not None and not cycle.blocked:
                     load.spliced_for += 1
                     if plan.splice_units is not None and load.spliced_for >= plan.splice_units:
                         self._end("deplete", load, [], draft)

@@ -4,7 +4,7 @@ Rules kept here, whoever calls:
 
 - A cycle opens with ``cycle_opened`` and its first ``binding``, and closes with one ``cycle_closed``.
 - Only a state of ``bound`` puts a unit into a record; every doubt makes it ``ambiguous``, with the unit as candidate.
-- An interrupted cycle is never closed as anything but ``interrupted``, as of the beginning of the gap.
+- An interrupted cycle is never closed as anything but ``interrupted`` (or ``blocked``), as of the gap's beginning.
 - What finished after the end is not the cycle's, unless its own trigger caused the read.
 """
 
@@ -24,7 +24,7 @@ from edge_agent.binding.holds import Holds
 from edge_agent.binding.judge import Judgement, judge
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Characteristic, Position, Station
-from edge_agent.binding.state import ActiveMaterial, Lookup, OpenCycle, StepResult
+from edge_agent.binding.state import BLOCKED, ActiveMaterial, Lookup, OpenCycle, StepResult
 from edge_agent.binding.status import StatusCache
 from edge_agent.binding.storing import GroupStore
 from edge_agent.binding.trigger import Ended, Trigger
@@ -165,6 +165,7 @@ class PositionLife:
             unit=unit,
             state=state,
             binding=old.binding,
+            let_in=old.let_in,
             windows={source: Window([list(pair) for pair in pairs]) for source, pairs in old.windows.items()},
         )
         if (number := cycle.context.get(CYCLE_NUMBER)) is not None and self.plan.resume.cycle_number is not None:
@@ -268,8 +269,10 @@ class PositionLife:
         self, draft: Draft, closed_by: str, ended: Instant, *, judged: bool, result: Ended | None = None,
         evidence: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """Close the open cycle as of ``ended``. Not ``judged``: Aborted, whatever was collected."""
+        """Close the open cycle as of ``ended``. Not ``judged``: Aborted, whatever was collected; Skipped if blocked."""
         cycle = self._open_cycle()
+        if cycle.turn_away(self.station.step, closed_by):
+            closed_by, judged = BLOCKED, False
         if cycle.state is BindingState.PENDING and not judged:
             reason = "its end was not seen, so no scan can be this unit's"
             self.bind(draft, BindingState.ORPHAN, closed_by, evidence, reason=reason)
@@ -289,7 +292,7 @@ class PositionLife:
         if result is not None and result.torn:
             judgement.suspect.append("torn_read")
         if not judged:
-            judgement.result = Result.ABORTED
+            judgement.result = Result.SKIPPED if cycle.blocked else Result.ABORTED
         for part in self.parts:
             part.closing(self, cycle, judgement, draft)
         body = self._head(cycle) | self._closing(cycle, closed_by, ended, judgement, judged, result)
@@ -298,7 +301,7 @@ class PositionLife:
         self.last = None if cycle.unit is None else {"unit": cycle.unit.unit, "serial": cycle.unit.serial}
         self._leave(cycle)
         cycle.done = StepResult(judgement.result.value, body["complete"], ended.at_ns, cycle.id, "")
-        if cycle.state is BindingState.BOUND and cycle.unit is not None:
+        if cycle.state is BindingState.BOUND and cycle.unit is not None and not cycle.blocked:
             cycle.unit.results[self.station.step] = cycle.done
         if judged:
             self._report_judgement(draft, cycle, judgement, evidence)
@@ -328,6 +331,8 @@ class PositionLife:
         }
         if result is not None and result.counter is not None:
             body |= {"counter": result.counter, "epoch": result.epoch}
+        if result is not None and result.message is not None:
+            body["message"] = result.message
         if judgement.defects:
             body["defects"] = judgement.defects
         if judgement.materials:

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 
 from edge_agent.model import Record, Value
 
+BLOCKED = "blocked"
+"""``closed_by`` of a visit that the gate turned away: no attempt, and no result of the step, here and elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -98,6 +101,7 @@ class KnownCycle:
     attempt: int | None = None
     opened_at_ns: int = 0
     ended_at_ns: int | None = None
+    closed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,7 @@ class OpenCycle:
     serial: str | None
     binding: str | None  # id of the newest binding record of the cycle
     binding_state: str | None = None  # its state; None: bound if there is a unit
+    let_in: bool | None = None  # by the gate, at least once; None: it did not decide on this visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +241,15 @@ class KnownHold:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownMessage:
+    """A tester's message that ended a cycle."""
+
+    key: str
+    hash: str
+    seq: int  # of the record that opened the cycle
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """What the registry knows of the time before this start. Empty for a new data_dir."""
 
@@ -246,6 +260,8 @@ class Restored:
     pending: tuple[PendingCycle, ...] = ()  # oldest first
     materials: tuple[ActiveMaterial, ...] = ()  # in the order in which they were loaded
     holds: tuple[KnownHold, ...] = ()
+    messages: Mapping[tuple[str, int], tuple[KnownMessage, ...]] = field(default_factory=dict)
+    """(station, position) -> its newest keyed messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from edge_agent.binding.position import Floor, PositionLife, Waiting
 from edge_agent.binding.scan_out import displace
 from edge_agent.binding.seen import Reads, Seen
 from edge_agent.binding.starts import Start
+from edge_agent.binding.state import Restored
 from edge_agent.binding.trigger import Trigger, device_of
 from edge_agent.model import BindingState, Instant, Sample
 
@@ -43,13 +44,11 @@ DEFAULT_GAP_NS = 1_000_000_000
 
 OPENED_BY = {"scan": "scan", "carrier": "carrier", "register": "index"}  # by the rule that names who is here
 
-Counters = Mapping[tuple[str, int], tuple[int, int]]
-
 
 class StationLife:
     """See the module docstring. ``gap_ns``: by group, the longest silence that is no gap."""
 
-    def __init__(self, floor: Floor, plan: Station, counters: Counters, gap_ns: Mapping[str, int]) -> None:
+    def __init__(self, floor: Floor, plan: Station, restored: Restored, gap_ns: Mapping[str, int]) -> None:
         self.plan = plan
         self.context = StationContext(plan.context)
         self._floor = floor
@@ -58,7 +57,7 @@ class StationLife:
         self.positions: dict[int, PositionLife] = {}
         self._ends = Ends(floor, plan)
         for end, members in _by_end(plan.positions).items():
-            trigger = _trigger(plan.name, end, members, counters)
+            trigger = _trigger(plan.name, end, members, restored)
             lives = [PositionLife(floor, plan, position, self.context, trigger) for position in members]
             self.positions |= {life.plan.number: life for life in lives}
             if trigger is not None:
@@ -380,15 +379,16 @@ def _by_end(positions: Iterable[Position]) -> dict[Handshake | Edge | Message | 
 
 
 def _trigger(
-    station: str, end: Handshake | Edge | Message | None, members: Iterable[Position], counters: Counters
+    station: str, end: Handshake | Edge | Message | None, members: Iterable[Position], restored: Restored
 ) -> Trigger | None:
     if end is None:
         return None
     if isinstance(end, Edge):
         return EdgeTrigger(end)
+    places = [(station, position.number) for position in members]
     if isinstance(end, Message):
-        return MessageTrigger(end)
-    known = [counters[key] for key in ((station, position.number) for position in members) if key in counters]
+        return MessageTrigger(end, [one for place in places for one in restored.messages.get(place, ())])
+    known = [restored.counters[place] for place in places if place in restored.counters]
     half = 1 << (end.counter_bits - 1)
     counter: int | None = None
     epoch = 0

@@ -4,8 +4,9 @@ Other agents speak in their own records: ``cycle_closed`` says what came of a cy
 cycle it was. So the result of a cycle wanders with its newest binding: a rebind takes it away from the one serial and
 gives it to the other, a binding that is voided or in doubt only takes it away. Of one cycle the higher seq wins, of a
 serial's cycles at a step the one that ended last; the MES speaks of a serial and a step outright: its newest word wins.
-A cycle closes once, so what closes it again is a repetition. Limit: over a restart of ours only the outcome is kept, so
-bindings of one cycle that are sent once more after it have their effect in turn until the last of them came.
+A cycle closes once, so what closes it again is a repetition; one that their gate blocked is no result. Limit: over a
+restart of ours only the outcome is kept, so bindings of one cycle that are sent once more after it have their effect in
+turn until the last of them came.
 
 What changes is a ``unit_status`` record, kept with who said it; one that takes away carries the binding's state. Only
 steps that some gate here asks about are kept (``steps``): all else would fill the log with the whole plant.
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.binding.draft import Draft
-from edge_agent.binding.state import Lookup, StepStatus
+from edge_agent.binding.state import BLOCKED, Lookup, StepStatus
 from edge_agent.model import Kind
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class StatusCache:
         return known
 
     def forget(self, said_by: str, cycle: str) -> None:
-        """The cycle is of a step that does not matter."""
+        """The cycle is of a step that does not matter, or its unit was turned away."""
         self._cycles.pop((said_by, cycle), None)
 
     def _recall(self, said_by: str, cycle: str) -> _Cycle:
@@ -160,10 +161,11 @@ class CycleSaid:
     at_ns: int
     state: str
     serial: str | None
+    closed_by: str | None = None
 
     def apply(self, floor: Floor, draft: Draft) -> dict[str, Any]:
         """Give the result to whom the newest binding names. Answers {kept}."""
-        if not floor.status.wants(self.step):
+        if not floor.status.wants(self.step) or self.closed_by == BLOCKED:
             floor.status.forget(self.said_by, self.cycle)
             return {"kept": False}
         known = floor.status.cycle(self.said_by, self.cycle)

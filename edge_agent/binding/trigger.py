@@ -43,6 +43,7 @@ class Ended:
     counting: Counting = Counting.NONE
     missing: int = 0  # results that were never seen before this one
     torn: str = ""  # why the values may not be of one unit
+    message: dict[str, str] | None = None  # key and hash of a message, for cycle_closed
 
 
 class Trigger(Protocol):

@@ -39,6 +39,10 @@ class Unit:
         self.attempts[step] = self.attempts.get(step, 0) + 1
         return self.attempts[step]
 
+    def uncount(self, step: str) -> None:
+        """One cycle at ``step`` less: it is another unit's, or was no attempt."""
+        self.attempts[step] = max(0, self.attempts.get(step, 0) - 1)
+
 
 class Units:
     """All units, by serial or lot."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import orjson
 
 from edge_agent.binding.state import (
+    BLOCKED,
     Installed,
     KnownCycle,
     KnownLot,
@@ -33,7 +34,8 @@ DEPTH = 32  # of components in components: what is deeper is no product, but a m
 
 _CYCLE = (
     "SELECT c.cycle, c.station, c.step, c.position, c.state, c.binding, c.binding_state, c.unit, u.serial, c.result,"
-    " c.complete, c.attempt, c.opened_at_ns, c.ended_at_ns FROM cycle c LEFT JOIN unit u ON u.unit = c.unit"
+    " c.complete, c.attempt, c.opened_at_ns, c.ended_at_ns, c.closed_by"
+    " FROM cycle c LEFT JOIN unit u ON u.unit = c.unit"
 )
 _INSTALLED = (
     "SELECT g.parent, p.serial, g.child, c.serial, g.name, g.cycle FROM genealogy g"
@@ -51,6 +53,10 @@ WITH RECURSIVE inside(unit, depth) AS (
 """What is in these units (a JSON list), at any depth, themselves included. UNION: a circle in the data ends it."""
 
 
+CameTo = tuple[str, str | None, int | None, int | None, str | None]
+"""Of a cycle: step, result, complete, ended_at_ns, closed_by."""
+
+
 class Former(Protocol):
     """The registry of a file that is being salvaged."""
 
@@ -62,8 +68,8 @@ class Former(Protocol):
         """(seq, kind, value, removed_seq) of each."""
         ...
 
-    def cycles(self, unit: str) -> dict[str, tuple[str, str | None, int | None, int | None]]:
-        """cycle → (step, result, complete, ended_at_ns)."""
+    def cycles(self, unit: str) -> dict[str, CameTo]:
+        """What each came to."""
         ...
 
 
@@ -138,25 +144,27 @@ class Registry:
         return self._new.identifiers(unit, [key[1:] for key, row in sorted(rows.items()) if row[3] is None])
 
     def _history(self, unit: str) -> tuple[dict[str, int], dict[str, StepResult]]:
-        """Attempts and newest results by step, of the cycles that are bound to the unit."""
+        """Attempts and newest results by step, of the cycles that are bound to the unit; not those the gate blocked."""
         former = self.former()
         cycles = {} if former is None else dict(former.cycles(unit))
-        sql = "SELECT cycle, step, result, complete, ended_at_ns FROM cycle WHERE unit = ?"
-        cycles |= {cycle: (step, *rest) for cycle, step, *rest in self._rows(sql, unit)}
+        sql = "SELECT cycle, step, result, complete, ended_at_ns, closed_by FROM cycle WHERE unit = ?"
+        cycles |= {cycle: tuple(rest) for cycle, *rest in self._rows(sql, unit)}
         for cycle, owner in self._new.owners():
             if owner == unit:
                 known = self.cycle(cycle)
                 if known is not None:
-                    cycles[cycle] = (known.step, known.result, known.complete, known.ended_at_ns)
+                    cycles[cycle] = _came_to(known)
             else:
                 cycles.pop(cycle, None)
         for cycle in self._new.closed & cycles.keys():
             known = self.cycle(cycle)
             if known is not None:
-                cycles[cycle] = (known.step, known.result, known.complete, known.ended_at_ns)
+                cycles[cycle] = _came_to(known)
         attempts: dict[str, int] = {}
         results: dict[str, StepResult] = {}
-        for cycle, (step, result, complete, at_ns) in cycles.items():
+        for cycle, (step, result, complete, at_ns, closed_by) in cycles.items():
+            if closed_by == BLOCKED:
+                continue
             attempts[step] = attempts.get(step, 0) + 1
             if result is not None and at_ns is not None and (step not in results or results[step].at_ns <= at_ns):
                 results[step] = StepResult(result, bool(complete), at_ns, cycle)
@@ -302,6 +310,10 @@ class Registry:
         (known,) = self._row("SELECT max(decision_seq) FROM verdict WHERE source = ?", source)
         new = self._new.last_decision(source)
         return max((seq for seq in (known, new) if seq is not None), default=None)
+
+
+def _came_to(known: KnownCycle) -> CameTo:
+    return known.step, known.result, known.complete, known.ended_at_ns, known.closed_by
 
 
 def _status(step: str, result: str, complete: int | None, *rest: Any) -> StepStatus:

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import orjson
 
-from edge_agent.binding.state import ActiveMaterial, KnownHold, OpenCycle, PendingCycle, Restored
+from edge_agent.binding.state import ActiveMaterial, KnownHold, KnownMessage, OpenCycle, PendingCycle, Restored
 from edge_agent.model import Kind
 
 PENDING = 1000  # closed cycles that wait for their unit, the newest; a late scan asks for one of minutes ago
+MESSAGES = 256  # keyed messages of a position
+MESSAGE_CYCLES = 10_000  # the newest cycles, in which they are looked for
 USED_MAX = 1_000_000  # cycles of one package that are counted; no balance is worth reading more of the registry
 
 
@@ -22,7 +24,7 @@ def restored(connection: sqlite3.Connection) -> Restored:
         " c.binding, c.binding_state FROM cycle c LEFT JOIN unit u ON u.unit = c.unit WHERE c.state <> 'closed'"
         " ORDER BY c.seq"
     ).fetchall()
-    cycles = []
+    cycles, entered = [], let_in(connection)
     for cycle, station, position, opened_at_ns, opened_by, attempt, context, unit, serial, binding, state in rows:
         windows: dict[str, tuple[tuple[int, int], ...]] = {}
         sql = (
@@ -34,7 +36,7 @@ def restored(connection: sqlite3.Connection) -> Restored:
         cycles.append(
             OpenCycle(
                 cycle, station, position, opened_at_ns, opened_by, attempt, orjson.loads(context), windows, unit,
-                serial, binding, state if binding else None,
+                serial, binding, state if binding else None, entered.get(cycle),
             )
         )  # fmt: skip
     counters = {
@@ -50,8 +52,17 @@ def restored(connection: sqlite3.Connection) -> Restored:
     newest = connection.execute(before_this_log, (int(Kind.LOG_OPENED),)).fetchone()
     return Restored(
         tuple(cycles), counters, newest[0] if newest else None, pending(connection), materials(connection),
-        tuple(holds(connection)),
+        tuple(holds(connection)), messages(connection),
     )  # fmt: skip
+
+
+def let_in(connection: sqlite3.Connection) -> dict[str, bool]:
+    """Of open cycles on which a gate decided: whether it ever let the unit in."""
+    sql = (
+        "SELECT cycle, max(verdict = 'permit') FROM gate WHERE seq > (SELECT min(seq) FROM cycle WHERE"
+        " state <> 'closed') AND cycle IN (SELECT cycle FROM cycle WHERE state <> 'closed') GROUP BY cycle"
+    )
+    return {cycle: bool(permitted) for cycle, permitted in connection.execute(sql)}
 
 
 def pending(connection: sqlite3.Connection) -> tuple[PendingCycle, ...]:
@@ -63,6 +74,21 @@ def pending(connection: sqlite3.Connection) -> tuple[PendingCycle, ...]:
     )
     rows = connection.execute(sql, (PENDING,)).fetchall()
     return tuple(replace(PendingCycle(*row), complete=bool(row[8])) for row in reversed(rows))
+
+
+def messages(connection: sqlite3.Connection) -> dict[tuple[str, int], tuple[KnownMessage, ...]]:
+    """The newest messages of testers, by station and position: one that is presented again is known."""
+    sql = (
+        "SELECT station, position, json_extract(outcome, '$.message.key'), json_extract(outcome, '$.message.hash'), seq"
+        " FROM (SELECT station, position, outcome, seq FROM cycle ORDER BY seq DESC LIMIT ?)"
+        """ WHERE outcome LIKE '%"message"%' AND json_type(outcome, '$.message.key') = 'text'"""
+    )
+    found: dict[tuple[str, int], tuple[KnownMessage, ...]] = {}
+    for station, position, *message in connection.execute(sql, (MESSAGE_CYCLES,)):
+        before = found.get((station, position), ())
+        if len(before) < MESSAGES:
+            found[station, position] = (*before, KnownMessage(*message))
+    return found
 
 
 def materials(connection: sqlite3.Connection) -> tuple[ActiveMaterial, ...]:

@@ -22,6 +22,7 @@ from edge_agent.buffer.chunks import Chunk
 from edge_agent.buffer.holes import Range
 from edge_agent.buffer.queries import connect
 from edge_agent.buffer.recovery import SALVAGE, Aside, Place, plausible
+from edge_agent.buffer.registry import CameTo
 from edge_agent.buffer.slices import Pace
 from edge_agent.errors import StorageError, StorageFull
 from edge_agent.logs import Log, Outage
@@ -72,11 +73,11 @@ class Former:
         rows = [row for aside in self._asides for row in aside.query(sql, (unit,))]
         return [row for row in rows if plausible(row, ("INTEGER", "TEXT", "TEXT", "INTEGER")) and None not in row[:3]]
 
-    def cycles(self, unit: str) -> dict[str, tuple[str, str | None, int | None, int | None]]:
-        """The unit's cycles: cycle → (step, result, complete, ended_at_ns)."""
-        sql = "SELECT cycle, step, result, complete, ended_at_ns FROM cycle WHERE unit = ?"
+    def cycles(self, unit: str) -> dict[str, CameTo]:
+        """The unit's cycles, and what each came to."""
+        sql = "SELECT cycle, step, result, complete, ended_at_ns, closed_by FROM cycle WHERE unit = ?"
         rows = [row for aside in self._asides for row in aside.query(sql, (unit,))]
-        types = ("TEXT", "TEXT", "TEXT", "INTEGER", "INTEGER")
+        types = ("TEXT", "TEXT", "TEXT", "INTEGER", "INTEGER", "TEXT")
         return {row[0]: (row[1], *row[2:]) for row in rows if plausible(row, types) and None not in row[:2]}
 
     def take(self, db: sqlite3.Connection, table: str, key: str) -> None:

@@ -1,7 +1,8 @@
 """What each station did in a shift, from the registry alone: the same figures however often they are asked for.
 
 A cycle counts in the shift in which it ended. *First pass*: the first closed cycle of a unit at the station's step; of
-those the share that passed. Cycles of no unit are in no yield, they are counted beside it.
+those the share that passed. Cycles of no unit are in no yield, they are counted beside it. A visit that the gate
+turned away is no cycle here: the gate's decisions are counted on their own.
 """
 
 from __future__ import annotations
@@ -88,12 +89,16 @@ def shift(connection: sqlite3.Connection, since_ns: int, until_ns: int) -> Shift
     return Shift(since_ns, until_ns, stations, others, newest[0] if newest else None)
 
 
-_ENDED = "FROM cycle c WHERE c.state = 'closed' AND c.ended_at_ns >= ?1 AND c.ended_at_ns < ?2 AND c.seq >= ?3"
+_ENDED = (
+    "FROM cycle c WHERE c.state = 'closed' AND c.closed_by IS NOT 'blocked'"
+    " AND c.ended_at_ns >= ?1 AND c.ended_at_ns < ?2 AND c.seq >= ?3"
+)
 _CYCLES = (
     "SELECT c.station, c.result, c.complete, c.binding_state,"
     " coalesce(json_array_length(c.outcome, '$.suspect'), 0) > 0,"
     " c.unit IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cycle e WHERE e.unit = c.unit AND e.step = c.step"
-    f" AND e.seq < c.seq AND e.state = 'closed') AS first, count(*) {_ENDED} GROUP BY 1, 2, 3, 4, 5, 6"
+    " AND e.seq < c.seq AND e.state = 'closed' AND e.closed_by IS NOT 'blocked') AS first,"
+    f" count(*) {_ENDED} GROUP BY 1, 2, 3, 4, 5, 6"
 )
 _UNITS = f"SELECT c.station, count(DISTINCT c.unit) {_ENDED} GROUP BY 1"
 _GATE = "SELECT station, verdict, basis, count(*) FROM gate WHERE at_ns >= ? AND at_ns < ? GROUP BY 1, 2, 3"

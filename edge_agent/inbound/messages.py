@@ -158,6 +158,7 @@ class HeardCycle(Heard):
     complete: bool
     attempt: int | None = None
     ended_at_ns: Ns
+    closed_by: Annotated[str, Field(max_length=64)] | None = None
     binding: HeardWhose
 
 

@@ -234,7 +234,7 @@ class Source:
             for one in said.records:
                 yield CycleSaid(
                     said.agent, one.seq, one.cycle, one.station, one.step, one.result, one.complete, one.attempt,
-                    int(one.ended_at_ns), one.binding.state, one.binding.serial,
+                    int(one.ended_at_ns), one.binding.state, one.binding.serial, one.closed_by,
                 )  # fmt: skip
         else:
             for bound in said.records:

@@ -54,6 +54,25 @@ async def test_a_rebind_of_a_closed_cycle_moves_attempts_results_and_lots(tmp_pa
 
 
 @asynchronous
+async def test_a_visit_that_the_gate_blocked_is_no_attempt_and_no_result(tmp_path: Path) -> None:
+    async with opened(tmp_path) as buffer:
+        line = Line(buffer)
+
+        def told(lookup: Any) -> Any:
+            unit = lookup.unit("serial", "SN1")
+            return unit.attempts, {step: (one.result, one.cycle) for step, one in unit.results.items()}
+
+        blocked = {"result": "Skipped", "closed_by": "blocked", "complete": False}
+        line.cycle("SN1", **blocked)
+        await line.agrees(told, ({}, {}))
+        worked = line.cycle("SN1")
+        line.cycle("SN1", **blocked)
+        await line.agrees(told, ({"press-fit": 1}, {"press-fit": ("Passed", worked)}))
+        line.rebind(line.cycle("SN2", **blocked), "SN1")
+        await line.agrees(told, ({"press-fit": 1}, {"press-fit": ("Passed", worked)}))
+
+
+@asynchronous
 async def test_components_at_any_depth_bring_their_lots_and_take_them_along(tmp_path: Path) -> None:
     async with opened(tmp_path) as buffer:
         line = Line(buffer)

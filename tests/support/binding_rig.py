@@ -149,6 +149,7 @@ class Registry(BufferRegistry):
                 windows={source: tuple(map(tuple, ranges)) for source, ranges in cycle["windows"].items()},
                 unit=cycle["binding"].get("unit"), serial=cycle["binding"].get("serial"),
                 binding=cycle["binding"]["binding"], binding_state=cycle["binding"]["state"],
+                let_in=restoring.let_in(self.db).get(name),
             )
             for name, cycle in self.cycles.items()
             if "closed" not in cycle
@@ -191,6 +192,7 @@ class Rig:
             restored = Restored(
                 self.registry.open_cycles(), self.registry.counters(), until_ns, restoring.pending(self.registry.db),
                 restoring.materials(self.registry.db), tuple(restoring.holds(self.registry.db)),
+                restoring.messages(self.registry.db),
             )  # fmt: skip
         self.logs += 1
         self.effects.clear()

@@ -59,7 +59,7 @@ STATES = (
     "cycles", "scans", "rescans", "bounces", "no_read", "garbage", "unmatched", "doubles", "resumed", "empty",  # counts
     "unknown", "idle", "reading", "committing", "acknowledged",  # handshake
     "handshake", "edge", "next_scan", "timeout", "interrupted",  # what closed a cycle
-    "scan_out", "message", "command", "cancelled", "index", "start",  # the same
+    "scan_out", "message", "command", "cancelled", "index", "start", "blocked",  # the same
     "commands", "late_scans", "listening",  # counts, and a tester that is waited for
     "ok", "low", "high", "missing", "bad", "unjudged",  # judgements
     "dropped", "lost", "damaged", "aside", "salvage",  # why records are not there any more
