@@ -23,7 +23,7 @@ Entry = tuple[int, Record, bytes]
 """A numbered record and its encoded body; an empty body: the number is used, the record is not stored."""
 
 _SAMPLE = Kind.SAMPLE
-_OUTCOME = ("collected", "missing", "counter", "epoch", "completeness", "suspect", "defects")
+_OUTCOME = ("collected", "missing", "counter", "epoch", "completeness", "suspect", "defects", "message")
 
 
 class Sources:

@@ -43,6 +43,22 @@ def test_the_same_message_is_recorded_once() -> None:
     assert rig.binder.snapshot()["OP20"]["positions"]["1"]["counts"]["doubles"] == 1
 
 
+def test_a_message_that_is_presented_again_after_a_restart_is_known() -> None:
+    rig = in_data()
+    for number in range(300):
+        rig.result(number, sn1=f"SN{number}")
+    rig.wait(60).restart()
+    rig.result(299, sn1="SN299"), rig.result(44, sn1="SN44")
+    assert len(rig.closed()) == 300 and not rig.findings(), "the newest 256"
+    rig.result(298, sn1="SN298", force=19.0)
+    assert len(rig.closed()) == 300 and rig.findings() == ["duplicate_message"], "it said something else before"
+    (finding,) = rig.of(Kind.FINDING)
+    opened = rig.records[finding["evidence"][0] - 1][2]
+    assert opened["cycle"] == rig.closed()[298]["cycle"]
+    rig.result(300, sn1="SN299"), rig.result(43, sn1="SN43")
+    assert [cycle["attempt"] for cycle in rig.closed()[300:]] == [2, 2], "another test; and one that is forgotten"
+
+
 def test_another_message_under_the_same_key_is_not_believed() -> None:
     rig = in_data()
     rig.result(7, sn1="SN1")
