@@ -53,6 +53,26 @@ def test_readings_that_a_late_noticed_gap_takes_back_stay_out_after_a_kill(tmp_p
     asyncio.run(main())
 
 
+def test_whether_the_gate_let_a_unit_in_is_known_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        buffer = open_(tmp_path)
+        cycles = [f"{buffer.log}-{buffer.append([opened(f'{buffer.log}-{buffer.next_seq}')])}" for _ in range(3)]
+        last = 0
+        for cycle, verdict in ((cycles[1], "block"), (cycles[2], "block"), (cycles[2], "permit"), (cycles[2], "block")):
+            body = {"gate": f"{buffer.log}-{buffer.next_seq}", "station": "OP20", "position": 1, "cycle": cycle}
+            body |= {"verdict": verdict, "code": 0, "reasons": [], "basis": "live"}
+            last = buffer.append([Record(Kind.GATE, "OP20", at(2), body)])
+        await buffer.committed(last)
+        await buffer.close()
+        again = open_(tmp_path)
+        assert {one.cycle: one.let_in for one in again.restored().cycles} == dict(
+            zip(cycles, (None, False, True), strict=True)
+        )
+        await again.close()
+
+    asyncio.run(main())
+
+
 def test_one_append_is_one_transaction_even_where_a_batch_is_full(tmp_path: Path) -> None:
     async def main() -> None:
         from edge_agent.buffer import writer
