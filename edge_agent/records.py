@@ -101,6 +101,15 @@ class TagsetBody(Body):
     tags: list[TagDescription]
 
 
+class Counted(Body):
+    """The PLC's counter of a result whose places were all empty: it has no cycle that could say it."""
+
+    station: str
+    position: int
+    counter: int
+    epoch: int
+
+
 class SampleBody(Body):
     """What a device said of one group at one instant; values in the order of the tagset."""
 
@@ -108,6 +117,7 @@ class SampleBody(Body):
     took_us: int = Field(description="how long the read took")
     values: list[Value]
     status: dict[str, str] | None = Field(default=None, description="index of a value that is not good -> reason")
+    counted: list[Counted] | None = Field(default=None, description="results without a cycle that it showed")
 
 
 class ScanBody(Body):

@@ -160,7 +160,7 @@ class Binder:
             return Outcome([], draft.effects)
         # What the sample itself interrupted or closed is no longer extended by it.
         cycles = tuple([cycle.id for cycle in store.claimants if cycle.owns(sample)])
-        return Outcome([store.record(sample, cycles), *draft.records], draft.effects)
+        return Outcome([store.record(sample, cycles, draft.counted), *draft.records], draft.effects)
 
     # --- scans -------------------------------------------------------------------------------------------------
 

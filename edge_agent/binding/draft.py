@@ -17,7 +17,7 @@ from edge_agent.model import Instant, Kind, Record, Value
 class Draft:
     """Collects what one input causes. ``at`` is the input's instant, ``seq`` the number of the next record."""
 
-    __slots__ = ("at", "effects", "kept", "log", "records", "seq")
+    __slots__ = ("at", "counted", "effects", "kept", "log", "records", "seq")
 
     def __init__(self, log: str, at: Instant, seq: int) -> None:
         self.log = log
@@ -26,6 +26,7 @@ class Draft:
         self.records: list[Record] = []
         self.effects: list[Effect] = []
         self.kept = False
+        self.counted: list[Mapping[str, Any]] = []  # results without a cycle that the sample at hand showed
 
     @property
     def next_id(self) -> str:

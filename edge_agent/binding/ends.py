@@ -22,7 +22,7 @@ from edge_agent.binding.position import Floor, PositionLife, plc_text
 from edge_agent.binding.scan_out import displace
 from edge_agent.binding.trigger import Counting, Ended, Trigger, device_of
 from edge_agent.identify.patterns import identify
-from edge_agent.model import BindingState, Instant
+from edge_agent.model import BindingState, Instant, Kind
 
 DOUBLES_IN_A_ROW = 3
 LATE_NS = 250_000_000  # a read this long after a scan may show the end of the unit that was scanned
@@ -52,6 +52,16 @@ class Ends:
                 self._end_in_data(life, ended, serial, serials.count(serial) > 1, draft)
             else:
                 self._end_scanned(trigger, life, ended, draft)
+        if ended.counter is not None:
+            self._count_empty({life.plan.number for life in lives}, ended, draft)
+
+    def _count_empty(self, numbers: set[int], ended: Ended, draft: Draft) -> None:
+        """If all places were empty, no cycle carries the counter over a restart: the sample does."""
+        closed = (one.body for one in draft.records if one.kind is Kind.CYCLE_CLOSED and one.source == self._plan.name)
+        if not any(body["position"] in numbers and "counter" in body for body in closed):
+            draft.keep()
+            place = {"station": self._plan.name, "position": min(numbers)}
+            draft.counted.append(place | {"counter": ended.counter, "epoch": ended.epoch})
 
     def _concerned(self, trigger: Trigger, lives: list[PositionLife], ended: Ended) -> list[PositionLife]:
         """Where places may be empty (on a carrier, in an oven), an end that they share is of those that are not."""

@@ -8,6 +8,7 @@ first sample in a cycle is stored in any case, or a cycle of unchanged values wo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,11 @@ class GroupStore:
             return self._pick is not None and self._pick(values) != self._last_picked
         return values != last if self._pick is None else self._pick(values) != self._last_picked
 
-    def record(self, sample: Sample, cycles: tuple[str, ...]) -> Record:
-        """The sample's record; it becomes what the next one is compared with. ``cycles``: whose windows it extends."""
+    def record(self, sample: Sample, cycles: tuple[str, ...], counted: Sequence[Mapping[str, Any]] = ()) -> Record:
+        """The sample's record; it becomes what the next one is compared with. ``cycles``: whose windows it extends.
+
+        ``counted``: the counters of results without a cycle.
+        """
         self._last = values = sample.values
         self._last_status = status = sample.status
         self._last_mono_ns = sample.at.mono_ns
@@ -82,4 +86,6 @@ class GroupStore:
         }
         if status:
             body["status"] = {str(index): reason for index, reason in status.items()}
+        if counted:
+            body["counted"] = list(counted)
         return Record(Kind.SAMPLE, self.source, sample.at, body, cycles)

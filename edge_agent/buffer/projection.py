@@ -88,6 +88,9 @@ class Projection:
                     else:
                         window[1] = seq
                         window[2] = 1
+                if "counted" in record.body:
+                    for one in record.body["counted"]:
+                        self._count(one)
             else:
                 fact = self._facts.get(record.kind)
                 if fact is not None:
@@ -165,10 +168,14 @@ class Projection:
         if body.get("materials"):
             consume(self._connection, cycle, body["materials"])
         if body.get("counter") is not None:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO counter VALUES (?, ?, ?, ?)",
-                (body["station"], body["position"], body["counter"], body.get("epoch") or 0),
-            )
+            self._count(body)
+
+    def _count(self, body: Mapping[str, Any]) -> None:
+        """The newest counter of a position."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO counter VALUES (?, ?, ?, ?)",
+            (body["station"], body["position"], body["counter"], body.get("epoch") or 0),
+        )
 
     def _replace_windows(self, cycle: str, windows: Mapping[str, Any]) -> None:
         """What the binder says a cycle owns, instead of what its samples suggested."""

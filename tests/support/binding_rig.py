@@ -156,11 +156,8 @@ class Registry(BufferRegistry):
         )  # fmt: skip
 
     def counters(self) -> dict[tuple[str, int], tuple[int, int]]:
-        return {
-            (cycle["station"], cycle["position"]): (cycle["counter"], cycle["epoch"])
-            for cycle in self.cycles.values()
-            if "closed" in cycle and "counter" in cycle
-        }
+        rows = self.db.execute("SELECT station, position, counter, epoch FROM counter")
+        return {(station, position): (counter, epoch) for station, position, counter, epoch in rows}
 
 
 class Rig:

@@ -430,6 +430,19 @@ def test_an_empty_nest_has_no_cycle() -> None:
     assert [one["position"] for one in rig.closed()] == [2]
 
 
+def test_a_result_of_empty_nests_is_not_missed_after_a_restart() -> None:
+    rig = in_data()
+    rig.finish(1, sn1="SN1", sn2="SN2"), rig.finish(2, sn1="", sn2=""), rig.finish(3, sn1="", sn2="")
+    assert len(rig.closed()) == 2
+    rig.restart().state(0)
+    rig.finish(4, sn1="SN3", sn2="")
+    assert not rig.findings() and rig.binding()["state"] == "bound"
+    rig.finish(5, sn1="", sn2=""), rig.restart().state(0), rig.finish(7, sn1="SN4", sn2="")
+    assert rig.findings() == ["sequence_gap"], "the sixth was really missed"
+    (gap,) = rig.of(Kind.FINDING)
+    assert gap["details"]["missing"] == 1
+
+
 def test_a_nest_whose_serial_cannot_be_read_is_an_orphan() -> None:
     rig = in_data()
     rig.state(1)
