@@ -59,7 +59,8 @@ class Binder:
         self._restored = restored
         self._stores = {source: GroupStore(policy) for source, policy in plan.stores.items()}
         self._floor = Floor(
-            log, config, Units(lookup), self._stores, lookup, holds=Holds(restored.holds), materials=restored.materials
+            log, config, Units(lookup), self._stores, lookup, holds=Holds(restored.holds),
+            materials=restored.materials, recent=restored.recent,
         )  # fmt: skip
         asked = [station.gate.previous for station in plan.stations if station.gate is not None]
         asked += [station.needs.previous for station in plan.stations]

@@ -17,7 +17,11 @@ waits, as everywhere, for the first read of the ending tag that began after it: 
 ended. Nothing binds across an observation gap of the reader or of what ends the cycles, nor across a restart: another
 unit may be there now, so what waits becomes ``orphan``, or ``ambiguous`` if a scan was under way. Yet its scan may
 still come within ``max_wait``, as may that of a unit that ended in the dark: until then a cycle that ends after the
-gap is bound only if no such scan is due, and if the PLC's counter shows that no result went by unseen.
+gap is bound only if no such scan is due, and if the PLC's counter shows that no result went by unseen. Which scans
+are due after a restart is told by the newest cycles of the registry, whatever became of them.
+
+**What a person decides meanwhile** takes no scan away: that of the unit which the cycle was bound to by hand is its
+re-scan when it comes, and a cycle that was unbound leaves a scan that is due.
 
 **The same serial again.** Without a cycle that waits it is a re-scan. With one, within ``JUST_NS`` of the scan that
 bound the cycle before, it is taken for a second look at that label: ``duplicate_serial``, not believed. Later it is
@@ -92,8 +96,12 @@ class LateScans(Part):
         self._early: deque[dict[str, str]] = deque(maxlen=WAITING)
         self._unclaimed = 0  # cycles that were given up: they explain scans that come too late
         self._ghosts: list[int] = []  # of cycles given up over a gap: until when their scans may still come
+        self._told: dict[
+            str, tuple[str, int]
+        ] = {}  # cycle decided by hand -> serial or "", until when it may be scanned
         self._blind = False  # what ends the cycles was not observed, and not seen since
         self._dark_until_mono_ns = 0  # until when the scan of a unit that ended in the dark may come
+        self._missed_until_mono_ns = 0  # the same of one that the counter shows to have ended unseen
         self._last: tuple[str, int] = ("", 0)  # the serial that was bound last, and when its scan was seen last
 
     def scanners(self) -> set[str]:
@@ -109,19 +117,57 @@ class LateScans(Part):
         here = [record for record in draft.records if record.kind is Kind.BINDING and record.source == self.plan.name]
         until_ns = draft.at.mono_ns + self._wait_ns
         self._ghosts = [until_ns for record in here if record.body["rule"] == "gap"]
+        self._recall(draft.at)
         self._blind = self._floor.dark_ns > 0
 
+    def _recall(self, now: Instant) -> None:
+        """Of cycles that closed before the restart and do not wait any more: the scans that are still due."""
+        places = {life.plan.number for life in self._lives}
+        here = [one for one in self._floor.recent if one.station == self.plan.name and one.position in places]
+        undecided: list[int] = []
+        came: set[int] = set()
+        passed_ns, after_ns = 0, now.at_ns
+        for one in reversed(here):  # a clock that went back says nothing of the time before; its other steps add up
+            passed_ns, after_ns = passed_ns + max(after_ns - one.ended_at_ns, 0), one.ended_at_ns
+            age_ns = now.at_ns - one.ended_at_ns
+            left_ns = self._wait_ns - (age_ns if age_ns >= 0 else passed_ns)
+            if one.serial is not None and one.rule == RULE:
+                if not self._last[0]:
+                    self._last = (one.serial, now.mono_ns - max(now.at_ns - (one.said_at_ns or 0), 0))
+            elif one.binding_state == "pending" or one.rule == "skipped_scan" or left_ns <= 0:
+                continue
+            elif one.serial is not None or one.binding_state == BindingState.VOIDED:
+                self._tell(one.cycle, one.serial, now.mono_ns + left_ns)
+            else:
+                undecided.append(now.mono_ns + left_ns)
+                came |= one.scans
+        self._ghosts += undecided[: max(len(undecided) - len(came), 0)]
+
     def closed(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
-        if cycle.state is not BindingState.PENDING or life not in self._lives:
+        if life not in self._lives:
+            return
+        if cycle.state is not BindingState.PENDING:
+            self._closed_otherwise(cycle, draft)
             return
         if len(self._awaited) == AWAITED:
             self._give_up(self._awaited.pop(0), draft, "too many cycles wait for their scan")
         dark = self._blind or draft.at.mono_ns < self._dark_until_mono_ns
-        if dark and not cycle.counted and cycle.doubt is None:
+        missed = draft.at.mono_ns < self._missed_until_mono_ns
+        if (missed or (dark and not cycle.counted)) and cycle.doubt is None:
             cycle.doubt = ("gap", "another unit may have ended while nobody watched, and its scan still be due")
         deadline_mono_ns = draft.at.mono_ns + self._wait_ns
+        if cycle.doubt is not None and cycle.doubt[0] == "sequence_gap":
+            self._missed_until_mono_ns = deadline_mono_ns
         self._awaited.append(_Awaited(life, cycle, deadline_mono_ns, tuple(self._early)))
         self._early.clear()
+
+    def _closed_otherwise(self, cycle: Cycle, draft: Draft) -> None:
+        """By hand while it was open; or without an end that was seen, though its unit may be done all the same."""
+        until_ns = draft.at.mono_ns + self._wait_ns
+        if cycle.state in (BindingState.BOUND, BindingState.VOIDED):
+            self._tell(cycle.id, cycle.serial, until_ns)
+        elif not cycle.suspended:
+            self._dark_until_mono_ns = until_ns
 
     def scanned(self, found: dict[str, str], scan: ScanAt, draft: Draft) -> None:
         one = _Scan(found, scan.at, scan.seq)
@@ -175,9 +221,26 @@ class LateScans(Part):
             self._muddle = self._met = 0
         self._unclaimed += sum(until_ns <= now_ns for until_ns in self._ghosts)
         self._ghosts = [until_ns for until_ns in self._ghosts if until_ns > now_ns]
+        self._told = {cycle: told for cycle, told in self._told.items() if told[1] > now_ns}
 
-    def decided(self, cycle: str) -> None:
-        self._awaited = [one for one in self._awaited if one.cycle.id != cycle]
+    def decided(self, cycle: str, serial: str | None) -> None:
+        awaited = next((one for one in self._awaited if one.cycle.id == cycle), None)
+        if awaited is not None:
+            self._awaited.remove(awaited)
+            self._tell(cycle, serial, awaited.deadline_mono_ns)
+        elif cycle in self._told:
+            before, until_ns = self._told.pop(cycle)
+            if not before and until_ns in self._ghosts:
+                self._ghosts.remove(until_ns)
+            self._tell(cycle, serial, until_ns)
+
+    def _tell(self, cycle: str, serial: str | None, until_ns: int) -> None:
+        """The scan of this cycle's unit may come until then; it is not another one's."""
+        self._told[cycle] = (serial or "", until_ns)
+        if serial is None:
+            self._ghosts.append(until_ns)
+        if len(self._told) > AWAITED:
+            del self._told[next(iter(self._told))]
 
     def snapshot(self) -> dict[str, Any]:
         return {"awaiting_scan": [one.cycle.id for one in self._awaited]}
@@ -189,7 +252,11 @@ class LateScans(Part):
         serial = scan.found[self.plan.of]
         again = serial == self._last[0]
         just = again and scan.at.mono_ns - self._last[1] < JUST_NS
-        if not self._awaited:
+        if (told := next((cycle for cycle, (name, _) in self._told.items() if name == serial), None)) is not None:
+            del self._told[told]
+            self._lives[0].counts["rescans"] += 1
+            self._last = (serial, scan.at.mono_ns)
+        elif not self._awaited:
             self._unmatched(serial, again, scan, draft)
         elif self._unheard_of(serial, scan, draft):
             return

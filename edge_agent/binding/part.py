@@ -94,8 +94,8 @@ class Part:
     def named(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         """A late scan named the unit of a closed cycle."""
 
-    def decided(self, cycle: str) -> None:
-        """A person said whose this closed cycle is: nothing here waits for it any more."""
+    def decided(self, cycle: str, serial: str | None) -> None:
+        """A person said whose this closed cycle is, or that it is nobody's: nothing here waits for it any more."""
 
     def gap(self, device: str, since: Instant, draft: Draft) -> None:
         """``device`` was not observed from ``since`` until ``draft.at``."""

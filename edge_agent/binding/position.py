@@ -24,7 +24,7 @@ from edge_agent.binding.holds import Holds
 from edge_agent.binding.judge import Judgement, judge
 from edge_agent.binding.part import Part
 from edge_agent.binding.plan import Characteristic, Position, Station
-from edge_agent.binding.state import BLOCKED, ActiveMaterial, Lookup, OpenCycle, StepResult
+from edge_agent.binding.state import BLOCKED, ActiveMaterial, Lookup, OpenCycle, RecentCycle, StepResult
 from edge_agent.binding.status import StatusCache
 from edge_agent.binding.storing import GroupStore
 from edge_agent.binding.trigger import Ended, Trigger
@@ -51,6 +51,7 @@ class Floor:
     holds: Holds = field(default_factory=Holds)
     status: StatusCache = field(init=False)  # of units, as others say it
     materials: tuple[ActiveMaterial, ...] = ()  # that were loaded when the last log ended
+    recent: tuple[RecentCycle, ...] = ()  # that closed last before this start
     where: dict[str, list[PositionLife]] = field(default_factory=dict)  # serial -> positions with its cycle open
     carriers: Carriers = field(init=False)
     registers: dict[str, Shift] = field(default_factory=dict)  # by name

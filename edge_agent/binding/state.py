@@ -207,6 +207,21 @@ class PendingCycle:
 
 
 @dataclass(frozen=True, slots=True)
+class RecentCycle:
+    """One of the newest closed cycles, and what was said last of whose it is."""
+
+    cycle: str
+    station: str
+    position: int
+    ended_at_ns: int
+    binding_state: str
+    rule: str | None
+    said_at_ns: int | None
+    serial: str | None  # of a binding in state bound only
+    scans: frozenset[int] = frozenset()  # seq of those that came after its end and may be its unit's
+
+
+@dataclass(frozen=True, slots=True)
 class ActiveMaterial:
     """A lot or package that was loaded and neither depleted nor unloaded."""
 
@@ -262,6 +277,7 @@ class Restored:
     holds: tuple[KnownHold, ...] = ()
     messages: Mapping[tuple[str, int], tuple[KnownMessage, ...]] = field(default_factory=dict)
     """(station, position) -> its newest keyed messages."""
+    recent: tuple[RecentCycle, ...] = ()  # the newest, oldest first
 
 
 @dataclass(frozen=True, slots=True)

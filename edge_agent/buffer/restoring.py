@@ -8,12 +8,24 @@ from dataclasses import replace
 
 import orjson
 
-from edge_agent.binding.state import ActiveMaterial, KnownHold, KnownMessage, OpenCycle, PendingCycle, Restored
+from edge_agent.binding.state import (
+    ActiveMaterial,
+    KnownHold,
+    KnownMessage,
+    OpenCycle,
+    PendingCycle,
+    RecentCycle,
+    Restored,
+)
 from edge_agent.model import Kind
 
 PENDING = 1000  # closed cycles that wait for their unit, the newest; a late scan asks for one of minutes ago
 MESSAGES = 256  # keyed messages of a position
 MESSAGE_CYCLES = 10_000  # the newest cycles, in which they are looked for
+RECENT = 256  # closed cycles, the newest; scans that belong to one of them may come after the restart
+_BY_SCAN = (
+    "('late_scan', 'late_read', 'gap', 'torn_read', 'sequence_gap', 'duplicate_serial')"  # rules after a late scan
+)
 USED_MAX = 1_000_000  # cycles of one package that are counted; no balance is worth reading more of the registry
 
 
@@ -52,7 +64,7 @@ def restored(connection: sqlite3.Connection) -> Restored:
     newest = connection.execute(before_this_log, (int(Kind.LOG_OPENED),)).fetchone()
     return Restored(
         tuple(cycles), counters, newest[0] if newest else None, pending(connection), materials(connection),
-        tuple(holds(connection)), messages(connection),
+        tuple(holds(connection)), messages(connection), recent(connection),
     )  # fmt: skip
 
 
@@ -89,6 +101,23 @@ def messages(connection: sqlite3.Connection) -> dict[tuple[str, int], tuple[Know
         if len(before) < MESSAGES:
             found[station, position] = (*before, KnownMessage(*message))
     return found
+
+
+def recent(connection: sqlite3.Connection) -> tuple[RecentCycle, ...]:
+    """The newest closed cycles, oldest first."""
+    sql = (
+        "SELECT c.cycle, c.station, c.position, c.ended_at_ns, c.binding_state, b.rule, b.at_ns,"
+        " iif(b.state = 'bound', b.serial, NULL),"
+        f" (SELECT group_concat(s.evidence) FROM binding s WHERE s.cycle = c.cycle AND s.rule IN {_BY_SCAN})"
+        " FROM cycle c INDEXED BY cycle_age LEFT JOIN binding b ON b.binding = c.binding"
+        " WHERE c.state = 'closed' AND c.ended_at_ns IS NOT NULL ORDER BY c.seq DESC LIMIT ?"
+    )
+    rows = connection.execute(sql, (RECENT,)).fetchall()
+    return tuple(replace(RecentCycle(*row[:-1]), scans=_scans(row[-1])) for row in reversed(rows))
+
+
+def _scans(evidence: str | None) -> frozenset[int]:
+    return frozenset(seq for one in orjson.loads(f"[{evidence or ''}]") for seq in one)
 
 
 def materials(connection: sqlite3.Connection) -> tuple[ActiveMaterial, ...]:

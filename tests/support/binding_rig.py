@@ -190,6 +190,7 @@ class Rig:
                 self.registry.open_cycles(), self.registry.counters(), until_ns, restoring.pending(self.registry.db),
                 restoring.materials(self.registry.db), tuple(restoring.holds(self.registry.db)),
                 restoring.messages(self.registry.db),
+                restoring.recent(self.registry.db),
             )  # fmt: skip
         self.logs += 1
         self.effects.clear()

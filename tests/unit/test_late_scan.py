@@ -180,7 +180,7 @@ def test_a_retest_is_the_next_attempt_and_its_result_governs(rig: Rig) -> None:
     assert known is not None
     assert known.attempts == {"press-fit": 2}
     assert known.results["press-fit"].result == "Passed"
-    rig.restart()
+    rig.wait(20.0).restart()
     rig.state(0)
     rig.finish(3)
     scan(rig, "SN1")

@@ -1,7 +1,7 @@
 """Late scans on a line that knows the truth: whatever is missed, late or lost, no unit gets another one's work.
 
 Held to: an operator scans a unit only after its work, and within ``max_wait`` or not at all; a label is read where the
-unit is.
+unit is; who corrects by hand knows whose a cycle is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import random
 
 import pytest
 
+from edge_agent.binding.manual import Rebind, Unbind
 from edge_agent.binding.plan import Characteristic
 from edge_agent.model import Kind
 from support import binding_rig as bench
@@ -22,7 +23,8 @@ FORCE = Characteristic("force", bench.tag("press.force"), True, None, None)
 class Line:
     """``force`` of a result is the number of the unit that it was made of."""
 
-    def __init__(self, seed: int, end: str) -> None:
+    def __init__(self, seed: int, end: str, *, corrected: bool = False) -> None:
+        self.corrected = corrected
         self.chance = random.Random(seed)
         self.counted = end == "counted"
         place = position(end=bench.HANDSHAKE if self.counted else bench.EDGE, collect=(FORCE,), result=None)
@@ -77,7 +79,24 @@ class Line:
         self.watched = True
         if how == "restart":
             self.rig.restart()
+            if self.chance.random() < 0.5:  # it did not stay up for long
+                self.rig.state(0)
+                self.rig.wait(self.chance.uniform(0.2, 3.0)).restart()
         self.rig.state(0)
+
+    def correct(self) -> None:
+        """Somebody who was there says whose the newest cycles are, or takes back what he said, and says it anew."""
+        for closed in self.rig.closed()[-self.chance.randint(1, 3) :]:
+            cycle, own = closed["cycle"], f"SN{closed['collected'][0]['value']:.0f}"
+            now = self.rig.binding(cycle)
+            if now["state"] == "voided" or (now["state"] != "bound" and self.chance.random() < 0.5):
+                self.act(Rebind(cycle, own, again=False, new=True, who="q", reason="I was there"))
+            elif now["state"] != "bound" or self.chance.random() < 0.3:
+                self.act(Unbind(cycle, who="q", reason="I was there"))
+
+    def act(self, action: Rebind | Unbind) -> None:
+        outcome, _ = self.rig.binder.act(action, self.rig.now, self.rig.seq)
+        self.rig._take(outcome)
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
@@ -85,19 +104,23 @@ class Line:
                 self.dark()
             self.poll(self.chance.choice([0.5, 3.0, 14.0, 14.0, 14.0]))
             self.work()
+            if self.corrected and self.chance.random() < 0.4:
+                self.poll(self.chance.choice([0.15, 0.5, 3.0]))
+                self.correct()
         self.poll(2 * WAIT_S)
 
 
+@pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("end", ["counted", "edge"])
 @pytest.mark.parametrize("seed", range(12))
-def test_no_unit_gets_anothers_work(seed: int, end: str) -> None:
-    line = Line(seed, end)
+def test_no_unit_gets_anothers_work(seed: int, end: str, corrected: bool) -> None:
+    line = Line(seed, end, corrected=corrected)
     line.run(40)
     bound = 0
     for cycle in line.rig.closed():
         binding = line.rig.binding(cycle["cycle"])
         made_of = cycle["collected"][0]["value"]
-        assert binding["state"] in ("bound", "ambiguous", "orphan"), "nothing stays pending"
+        assert binding["state"] in ("bound", "ambiguous", "orphan", "voided"), "nothing stays pending"
         if binding["state"] == "bound":
             bound += 1
             assert binding["serial"] == f"SN{made_of:.0f}"
