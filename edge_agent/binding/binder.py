@@ -145,6 +145,7 @@ class Binder:
 
     def _watch(self, store: GroupStore, sample: Sample, seq: int) -> Outcome:
         """A sample that some station looks at."""
+        self._floor.units.refresh()
         draft = Draft(self._log, sample.at, seq + 1)
         if store.source in self._delimiting:
             for tag in self._delimiting[store.source]:
@@ -298,6 +299,7 @@ class Binder:
 
     def act(self, action: Action, now: Instant, seq: int) -> tuple[Outcome, dict[str, Any]]:
         """Do what a person or another system asks. Raises ActionRefused, and then nothing was changed."""
+        self._floor.units.refresh()
         draft = Draft(self._log, now, seq)
         answer = action.apply(self._floor, draft)
         return Outcome(draft.records, draft.effects), answer

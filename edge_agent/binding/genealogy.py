@@ -57,7 +57,7 @@ def above(floor: Floor, unit: Unit) -> Iterator[Unit]:
         if one is None:
             return
         yield one
-        one = floor.units.find(one.parent.parent_serial) if one.parent is not None else None
+        one = floor.units.named(one.parent.parent, one.parent.parent_serial) if one.parent is not None else None
 
 
 def consume(floor: Floor, unit: Unit, lot: str | None, package: str | None) -> None:
@@ -96,7 +96,7 @@ def uninstall(floor: Floor, station: str, draft: Draft, child: Unit, evidence: l
     taken = Installed(link.parent, link.parent_serial, link.child, link.child_serial, link.name, cycle)
     _record(draft, station, "uninstall", taken, evidence)
     child.parent = None
-    parent = floor.units.find(link.parent_serial)
+    parent = floor.units.named(link.parent, link.parent_serial)
     if parent is None:
         return
     children_of(floor, parent).pop(child.unit, None)

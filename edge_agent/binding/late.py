@@ -45,7 +45,7 @@ from edge_agent.binding.findings import report
 from edge_agent.binding.part import Part, ScanAt
 from edge_agent.binding.position import Floor, PositionLife
 from edge_agent.binding.seen import Reads, Seen
-from edge_agent.binding.state import PendingCycle
+from edge_agent.binding.state import PendingCycle, opened_seq
 from edge_agent.binding.trigger import Trigger
 from edge_agent.binding.units import Unit
 from edge_agent.model import BindingState, Instant, Kind, Sample
@@ -304,7 +304,7 @@ class LateScans(Part):
         cycle.unit, cycle.attempt = unit, unit.attempt(step)
         if cycle.done is not None:
             newest = unit.results.get(step)
-            if newest is None or newest.at_ns <= cycle.done.at_ns:
+            if newest is None or opened_seq(newest.cycle) <= opened_seq(cycle.id):
                 unit.results[step] = cycle.done
         self._last, self._unclaimed = (unit.serial, scan.at.mono_ns), 0
         one.life.last = _named(unit)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.binding.action import ActionRefused
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.genealogy import outdate
-from edge_agent.binding.state import BLOCKED, KnownCycle, StepResult
+from edge_agent.binding.state import KnownCycle
 from edge_agent.binding.units import Unit
 from edge_agent.identify.patterns import readable
 from edge_agent.model import BindingState, Kind
@@ -52,10 +52,11 @@ class Rebind:
         if known.binding_state != BindingState.BOUND and self.again:
             hint = f"edge-agent bind {self.cycle} {self.serial} --reason TEXT"
             raise ActionRefused(f"{self.cycle} is {known.binding_state}, not bound", hint=hint)
-        unit = floor.units.find(self.serial)
+        kind = _kind(floor, known)
+        unit = floor.units.find(self.serial, kind)
         self._must_be_possible(floor, known, unit)
         audit = _audit(draft, "rebind" if self.again else "bind", self.who, self.reason, known, self.serial)
-        unit = unit or floor.units.know(draft, known.station, {"serial": self.serial}, [audit])
+        unit = unit or floor.units.know(draft, known.station, {kind: self.serial}, [audit], kind)
         _say(floor, draft, known, life, unit, BindingState.BOUND, audit, self.who, self.reason)
         return {"cycle": self.cycle, "was": known.serial, "serial": self.serial, "station": known.station}
 
@@ -65,7 +66,7 @@ class Rebind:
             raise ActionRefused(f"no step has ever seen {self.serial}", hint=hint)
         if not readable(self.serial):
             raise ActionRefused("this cannot be a serial", hint="1 to 512 printable characters")
-        _no_components(floor, known)
+        _no_components(floor, known, unit)
         others = {one.parent for one in (_parent(floor, unit.unit),) if one} if unit else set()
         others |= {one.child for one in floor.lookup.children_of(unit.unit)} if unit else set()
         if known.unit in others:
@@ -86,7 +87,7 @@ class Unbind:
         known, life = _cycle(floor, self.cycle)
         if known.binding_state == BindingState.VOIDED:
             raise ActionRefused(f"{self.cycle} is bound to nothing already", hint="bind it: edge-agent bind")
-        _no_components(floor, known)
+        _no_components(floor, known, None)
         audit = _audit(draft, "unbind", self.who, self.reason, known, None)
         _say(floor, draft, known, life, None, BindingState.VOIDED, audit, self.who, self.reason)
         return {"cycle": self.cycle, "was": known.serial, "serial": None, "station": known.station}
@@ -129,13 +130,11 @@ def _cycle(floor: Floor, cycle_id: str) -> tuple[KnownCycle, PositionLife | None
     return known_closed, None
 
 
-def _no_components(floor: Floor, known: KnownCycle) -> None:
-    """A cycle that installed something stays with the unit that got it."""
-    if known.unit is None:
-        return
-    for one in floor.lookup.children_of(known.unit):
-        if one.cycle == known.cycle:
-            what = f"{one.name} {one.child_serial} was installed into {known.serial} in {known.cycle}"
+def _no_components(floor: Floor, known: KnownCycle, unit: Unit | None) -> None:
+    """A cycle that installed something stays with the unit that got it, also where that came into doubt afterwards."""
+    for one in floor.lookup.installed_in(known.cycle):
+        if unit is None or one.parent != unit.unit:
+            what = f"{one.name} {one.child_serial} was installed into {one.parent_serial} in {known.cycle}"
             raise ActionRefused(what, hint="take it out first: it would stay in the wrong unit")
 
 
@@ -167,19 +166,19 @@ def _say(
     if known.binding:
         body["supersedes"] = known.binding
     draft.add(Kind.BINDING, known.station, body | {"by": who})
-    worked = known.closed_by != BLOCKED
-    if known.serial is not None and (before := floor.units.find(known.serial)) is not None:
-        if worked:
-            before.uncount(known.step)
-        if (result := before.results.get(known.step)) is not None and result.cycle == known.cycle:
-            del before.results[known.step]  # an older one may govern now: until it is asked for anew, none does
-        outdate(floor, before)
-    if unit is not None and known.closed:
-        outdate(floor, unit)
-        if not worked:
-            return
-        unit.attempt(known.step)
-        newest = unit.results.get(known.step)
-        if known.result is not None and (newest is None or newest.at_ns < (known.ended_at_ns or 0)):
-            done = StepResult(known.result, bool(known.complete), known.ended_at_ns or 0, known.cycle)
-            unit.results[known.step] = done
+    for one in (_unit_of(floor, known), unit):
+        if one is not None:
+            outdate(floor, one)
+
+
+def _unit_of(floor: Floor, known: KnownCycle) -> Unit | None:
+    """The unit that the cycle is bound to."""
+    return None if known.unit is None or known.serial is None else floor.units.named(known.unit, known.serial)
+
+
+def _kind(floor: Floor, known: KnownCycle) -> str:
+    """What names the cycle's unit: serial or lot."""
+    if (unit := _unit_of(floor, known)) is not None:
+        return unit.kind
+    station = floor.stations.get(known.station)
+    return "lot" if station is not None and station.plan.of == "lot" else "serial"

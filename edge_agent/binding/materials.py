@@ -33,7 +33,7 @@ from edge_agent.binding.part import Part, ScanAt
 from edge_agent.binding.plan import Station
 from edge_agent.binding.position import Floor, PositionLife
 from edge_agent.binding.seen import Seen
-from edge_agent.binding.state import ActiveMaterial, KnownLot
+from edge_agent.binding.state import ActiveMaterial, KnownLot, opened_seq
 from edge_agent.binding.units import Unit
 from edge_agent.model import BindingState, Kind, Result, Sample
 
@@ -234,7 +234,7 @@ class Materials(Part):
         for name in self._plan:
             loads = during.get(name, [])
             distinct = [one for index, one in enumerate(loads) if not any(one.same(other) for other in loads[:index])]
-            older = any(load.at_ns > cycle.opened_at_ns for load in distinct)  # another one may have been there
+            older = any(load.seq > opened_seq(cycle.id) for load in distinct)  # another one may have been there
             certain = len(distinct) == 1 and not distinct[0].disputed and not (older and self._was_open(cycle))
             for load in distinct:
                 said = {"name": name, "lot": load.lot, "package": load.package, "part_number": load.part_number}

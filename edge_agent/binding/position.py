@@ -182,6 +182,8 @@ class PositionLife:
         supersedes, cycle.binding, cycle.state = cycle.binding, draft.next_id, state
         if state is not BindingState.BOUND and not candidates and cycle.unit is not None:
             candidates = [{"unit": cycle.unit.unit, "serial": cycle.unit.serial}]
+        if state is not BindingState.BOUND and cycle.unit is not None:
+            self._floor.units.outdate(cycle.unit)  # it was counted as an attempt
         cycle.candidates = list(candidates)
         body: dict[str, Any] = {"binding": cycle.binding, "cycle": cycle.id, **self._whose(cycle), "rule": rule}
         if reason:
@@ -200,6 +202,8 @@ class PositionLife:
         """Another unit is the open cycle's, or none; its binding is still to be said with :meth:`bind`."""
         cycle = self._open_cycle()
         self._forget_place(cycle)
+        if cycle.unit is not None:
+            self._floor.units.outdate(cycle.unit)
         cycle.unit = unit
         cycle.attempt = unit.attempt(self.station.step) if unit is not None else None
         self._note_place(cycle)

@@ -17,6 +17,12 @@ BLOCKED = "blocked"
 """``closed_by`` of a visit that the gate turned away: no attempt, and no result of the step, here and elsewhere."""
 
 
+def opened_seq(cycle: str) -> int:
+    """The seq of the record that opened this cycle, by its id: which of two came first, whatever the clock did."""
+    number = cycle.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """The newest closed cycle of a step that is bound to a unit."""
@@ -134,6 +140,10 @@ class Lookup(Protocol):
 
     def children_of(self, unit: str) -> tuple[Installed, ...]:
         """What is installed in this unit now, oldest first."""
+        ...
+
+    def installed_in(self, cycle: str) -> tuple[Installed, ...]:
+        """What was installed in this cycle and is still there, whoever the cycle is bound to now."""
         ...
 
     def cycle(self, cycle_id: str) -> KnownCycle | None:

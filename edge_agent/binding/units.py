@@ -96,18 +96,25 @@ class Units:
         self._remember(unit)
         return unit
 
+    def named(self, unit: str, name: str) -> Unit | None:
+        """The unit of this id, whose serial or lot ``name`` is."""
+        found = (self.find(name, kind) for kind in ("serial", "lot"))
+        return next((one for one in found if one is not None and one.unit == unit), None)
+
     def outdate(self, unit: Unit) -> None:
-        """What went into the unit changed with a binding: the registry is asked anew once it has the records."""
+        """What was done with the unit changed with a binding: the registry is asked anew once it has the records."""
         self._outdated.append(unit)
 
     def refresh(self) -> None:
-        """Ask the registry what went into units of which that changed. Call it before an input, not during one."""
+        """Ask the registry what was done with units of which that changed. Call it before an input, not during one."""
         while self._outdated:
             unit = self._outdated.pop()
             known = self._lookup.unit(unit.kind, unit.serial)
             if known is not None and known.unit == unit.unit:
                 unit.lots, unit.packages = set(known.lots), set(known.packages)
                 unit.own_lots, unit.own_packages = _own(known.own_lots), _own(known.own_packages)
+                if unit.kind == "serial":  # of lots the registry counts no attempts
+                    unit.attempts, unit.results = dict(known.attempts), dict(known.results)
 
     def _remember(self, unit: Unit) -> None:
         key = (unit.kind, unit.serial)

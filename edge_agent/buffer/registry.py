@@ -26,6 +26,7 @@ from edge_agent.binding.state import (
     Loaded,
     StepResult,
     StepStatus,
+    opened_seq,
 )
 from edge_agent.buffer.unwritten import Unwritten
 from edge_agent.model import Record
@@ -166,7 +167,10 @@ class Registry:
             if closed_by == BLOCKED:
                 continue
             attempts[step] = attempts.get(step, 0) + 1
-            if result is not None and at_ns is not None and (step not in results or results[step].at_ns <= at_ns):
+            newest = results.get(step)
+            if result is None or at_ns is None:
+                continue
+            if newest is None or (opened_seq(newest.cycle), newest.at_ns) <= (opened_seq(cycle), at_ns):
                 results[step] = StepResult(result, bool(complete), at_ns, cycle)
         return attempts, results
 
@@ -225,6 +229,12 @@ class Registry:
     def children_of(self, unit: str) -> tuple[Installed, ...]:
         """What is installed in this unit now, oldest first."""
         return tuple(self._new.installed("parent", unit, self._installed("parent", unit)))
+
+    def installed_in(self, cycle: str) -> tuple[Installed, ...]:
+        """What was installed in this cycle and is still there: its parents are the units that it was ever bound to."""
+        rows = self._rows("SELECT DISTINCT unit FROM binding WHERE cycle = ? AND unit IS NOT NULL", cycle)
+        parents = {unit for (unit,) in rows} | self._new.parents(cycle)
+        return tuple(one for unit in sorted(parents) for one in self.children_of(unit) if one.cycle == cycle)
 
     def _installed(self, end: str, unit: str) -> Iterable[Installed]:
         for parent, parent_serial, child, child_serial, name, cycle in self._rows(_INSTALLED.format(end=end), unit):

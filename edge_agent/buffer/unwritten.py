@@ -165,6 +165,11 @@ class Unwritten:
         """Components were newly installed or taken out."""
         return bool(self._facts[Kind.GENEALOGY])
 
+    def parents(self, cycle: str) -> set[str]:
+        """The units into which something was newly installed in this cycle."""
+        bodies = (record.body for _, record in self._facts[Kind.GENEALOGY])
+        return {body["parent"] for body in bodies if body.get("cycle") == cycle}
+
     def installed(self, end: str, unit: str, known: Iterable[Installed]) -> list[Installed]:
         """What is installed where ``end`` (parent, child) is this unit."""
         found = {(one.parent, one.child): one for one in known}
