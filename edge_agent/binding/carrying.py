@@ -32,6 +32,7 @@ from edge_agent.binding.places import Carrying
 from edge_agent.binding.plan import Edge, Handshake, Station
 from edge_agent.binding.position import Floor, PositionLife, Waiting
 from edge_agent.binding.seen import Seen
+from edge_agent.binding.state import KnownCycle
 from edge_agent.binding.units import Unit
 from edge_agent.model import BindingState, Instant, Sample
 
@@ -306,6 +307,13 @@ class Load(_Carrying):
         elif self._plan.count is not None:
             self._unknown = True
         self._waiting = [one for one in self._waiting if one.cycle != cycle.id]
+
+    def decided(self, known: KnownCycle, serial: str | None, draft: Draft) -> None:
+        """Another was loaded, a person says; the one that was taken for it may still be on its way here."""
+        put = self._by_cycle.get(known.cycle)
+        if put is not None and put[2].serial != serial and put[2].identifiers.get("carrier") == put[0]:
+            reason = f"who was loaded in {known.cycle} was corrected"
+            self._carriers.contradict(draft, self._station.name, put[0], put[1], reason, [draft.seq - 1])
 
     def _again(self, carrier: str, place: int, unit: Unit, draft: Draft) -> None:
         """The unit was interrupted and is still here; so is its carrier, if nothing else was seen."""

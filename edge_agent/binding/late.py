@@ -45,7 +45,7 @@ from edge_agent.binding.findings import report
 from edge_agent.binding.part import Part, ScanAt
 from edge_agent.binding.position import Floor, PositionLife
 from edge_agent.binding.seen import Reads, Seen
-from edge_agent.binding.state import PendingCycle, opened_seq
+from edge_agent.binding.state import KnownCycle, PendingCycle, opened_seq
 from edge_agent.binding.trigger import Trigger
 from edge_agent.binding.units import Unit
 from edge_agent.model import BindingState, Instant, Kind, Sample
@@ -223,7 +223,8 @@ class LateScans(Part):
         self._ghosts = [until_ns for until_ns in self._ghosts if until_ns > now_ns]
         self._told = {cycle: told for cycle, told in self._told.items() if told[1] > now_ns}
 
-    def decided(self, cycle: str, serial: str | None) -> None:
+    def decided(self, known: KnownCycle, serial: str | None, draft: Draft) -> None:
+        cycle = known.cycle
         awaited = next((one for one in self._awaited if one.cycle.id == cycle), None)
         if awaited is not None:
             self._awaited.remove(awaited)

@@ -159,7 +159,7 @@ def _say(
         life.bind(draft, state, _MANUAL, [audit], reason=reason, by=who)
         return
     for part in floor.stations[known.station].parts if known.station in floor.stations else ():
-        part.decided(known.cycle, unit.serial if unit is not None else None)
+        part.decided(known, unit.serial if unit is not None else None, draft)
     whose = {"unit": unit.unit, "serial": unit.serial} if unit is not None else {}
     body: dict[str, Any] = {"binding": draft.next_id, "cycle": known.cycle, "state": state.value, **whose}
     body |= {"rule": _MANUAL, "reason": reason, "candidates": [], "evidence": [audit]}

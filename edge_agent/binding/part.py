@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edge_agent.binding.cycle import Cycle
     from edge_agent.binding.judge import Judgement
     from edge_agent.binding.position import PositionLife
+    from edge_agent.binding.state import KnownCycle
     from edge_agent.binding.units import Unit
 
 
@@ -94,8 +95,8 @@ class Part:
     def named(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         """A late scan named the unit of a closed cycle."""
 
-    def decided(self, cycle: str, serial: str | None) -> None:
-        """A person said whose this closed cycle is, or that it is nobody's: nothing here waits for it any more."""
+    def decided(self, known: KnownCycle, serial: str | None, draft: Draft) -> None:
+        """A person said that this closed cycle, ``known`` as it was bound before, is ``serial``'s, or nobody's."""
 
     def gap(self, device: str, since: Instant, draft: Draft) -> None:
         """``device`` was not observed from ``since`` until ``draft.at``."""

@@ -22,6 +22,7 @@ from edge_agent.binding.plan import TagRef
 from edge_agent.binding.position import Floor, PositionLife, Waiting
 from edge_agent.binding.seen import Seen
 from edge_agent.binding.shift import Shift
+from edge_agent.binding.state import KnownCycle
 from edge_agent.binding.trigger import device_of
 from edge_agent.model import BindingState, Instant, Sample
 
@@ -78,6 +79,16 @@ class RegisterSlot(Part):
                 self._life.close_interrupted(draft)
             else:
                 self._life.close(draft, "cancelled", scan.at, judged=False, evidence=[scan.seq])
+
+    def rebound(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        sure = self._shift.slots[self._plan.number - 1].sure
+        said = cycle.state in (BindingState.BOUND, BindingState.VOIDED) and not life.waiting
+        if said and sure is not None and sure["serial"] != cycle.serial:
+            self._shift.corrected(sure["serial"])
+
+    def decided(self, known: KnownCycle, serial: str | None, draft: Draft) -> None:
+        if known.serial is not None and known.serial != serial:
+            self._shift.corrected(known.serial)
 
     # --- the index ---------------------------------------------------------------------------------------------
 

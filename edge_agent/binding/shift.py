@@ -194,6 +194,11 @@ class Shift:
         self._scans = [one for one in self._scans if one[0]["serial"] != serial]
         self._coming = [one for one in self._coming if one[0]["serial"] != serial]
 
+    def corrected(self, serial: str) -> None:
+        """A person said that it was another unit at one of the slots: so it may be where it is now."""
+        reason = f"that {serial} was there was corrected by hand"
+        self.slots = [replace(slot, doubt=slot.doubt or reason) if slot.names(serial) else slot for slot in self.slots]
+
     # --- doubt -------------------------------------------------------------------------------------------------
 
     def doubt(self, reason: str, station: str, evidence: list[int], draft: Draft) -> None:

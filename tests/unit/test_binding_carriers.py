@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.binding.manual import Rebind
 from edge_agent.binding.places import Carrying
 from edge_agent.binding.plan import Edge, Station
 from edge_agent.binding.seen import Reads
@@ -396,3 +397,17 @@ def test_a_load_in_doubt_is_worth_nothing_even_after_a_restart() -> None:
     rig.wait(2).restart()
     rig.state(0)
     assert {state for state, _ in work(rig, "P1")} == {"orphan"}
+
+
+@pytest.mark.parametrize("when", ["open", "closed"])
+def test_a_unit_that_a_person_says_was_another_is_not_believed_on_its_carrier(when: str) -> None:
+    rig = line()
+    load(rig, "P1", "SN1", "SN2")
+    cycle = next(body["cycle"] for body in rig.of(Kind.BINDING) if body.get("serial") == "SN1")
+    if when == "closed":
+        load(rig, "P2", "SN3", "SN4")
+    outcome, _ = rig.binder.act(Rebind(cycle, "SN9", True, True, "q", "x"), rig.now, rig.seq)
+    rig._take(outcome)
+    assert work(rig, "P1") == [("ambiguous", ""), ("bound", "SN2")]
+    rig.restart()
+    assert rig.registry.on_carrier("P1")[0].serial == "SN2"

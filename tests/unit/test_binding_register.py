@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.binding.manual import Rebind
 from edge_agent.binding.places import Register, Slot
 from edge_agent.binding.plan import Station
 from edge_agent.binding.seen import Reads
@@ -320,3 +321,19 @@ def test_a_reader_at_the_slot_in_the_step_names_nobody() -> None:
     dial.step()
     assert dial.rig.findings()[-1] == "unmatched_scan"
     assert dial.open() == ("bound", "SN4")
+
+
+@pytest.mark.parametrize("when", ["open", "closed"])
+def test_a_unit_that_a_person_says_was_another_is_not_believed_in_the_slots_that_follow(when: str) -> None:
+    one = register()
+    dial = Dial(at_slot(1, "OP1", one), at_slot(3, "OP3", one))
+    dial.fill("", "SN1", "SN2", "SN3", "SN4")
+    cycle = next(body["cycle"] for body in dial.rig.of(Kind.BINDING) if body.get("serial") == "SN4")
+    if when == "closed":
+        dial.enter("SN5")
+    outcome, _ = dial.rig.binder.act(Rebind(cycle, "SN9", True, True, "q", "x"), dial.rig.now, dial.rig.seq)
+    dial.rig._take(outcome)
+    dial.fill(*("SN5", "SN6") if when == "open" else ("SN6",))
+    assert dial.open("OP3") == ("ambiguous", None)
+    dial.enter("SN7")
+    assert dial.open("OP3") == ("bound", "SN5")
