@@ -240,6 +240,7 @@ class BindingBody(Body):
     state: BindingState
     unit: Id | None = None
     serial: str | None = None
+    attempt: int | None = Field(default=None, description="of a closed cycle, instead of what cycle_closed says")
     rule: str
     reason: str | None = None
     candidates: list[Candidate]

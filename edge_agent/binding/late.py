@@ -389,7 +389,9 @@ class LateScans(Part):
         cycle = one.cycle
         cycle.candidates = list({unit["unit"]: unit for unit in candidates}.values())
         cycle.state = state
-        whose = _named(cycle.unit) if state is BindingState.BOUND and cycle.unit is not None else {}
+        whose: dict[str, Any] = {}
+        if state is BindingState.BOUND and cycle.unit is not None:
+            whose = _named(cycle.unit) | {"attempt": cycle.attempt}
         cycle.binding = _binding(
             draft, self.plan.name, cycle.id, cycle.binding, state, rule, reason, evidence, cycle.candidates, whose
         )
@@ -425,7 +427,7 @@ def _named(unit: Unit) -> dict[str, str]:
 
 def _binding(
     draft: Draft, station: str, cycle: str, supersedes: str | None, state: BindingState, rule: str, reason: str,
-    evidence: Sequence[int], candidates: Sequence[dict[str, str]], whose: dict[str, str],
+    evidence: Sequence[int], candidates: Sequence[dict[str, str]], whose: dict[str, Any],
 ) -> str:  # fmt: skip
     """Write it; returns its id."""
     binding = draft.next_id

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.binding.action import ActionRefused
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.genealogy import outdate
-from edge_agent.binding.state import KnownCycle
+from edge_agent.binding.state import BLOCKED, KnownCycle
 from edge_agent.binding.units import Unit
 from edge_agent.identify.patterns import readable
 from edge_agent.model import BindingState, Kind
@@ -165,6 +165,8 @@ def _say(
     body |= {"rule": _MANUAL, "reason": reason, "candidates": [], "evidence": [audit]}
     if known.binding:
         body["supersedes"] = known.binding
+    if known.closed and known.closed_by != BLOCKED:
+        body["attempt"] = None if unit is None else unit.attempts.get(known.step, 0) + 1
     draft.add(Kind.BINDING, known.station, body | {"by": who})
     for one in (_unit_of(floor, known), unit):
         if one is not None:

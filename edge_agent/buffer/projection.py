@@ -209,6 +209,8 @@ class Projection:
             "UPDATE cycle SET binding = ?, binding_state = ?, unit = ? WHERE cycle = ?",
             (body["binding"], body["state"], _bound_unit(body), body["cycle"]),
         )
+        if "attempt" in body:
+            execute("UPDATE cycle SET attempt = ? WHERE cycle = ?", (body["attempt"], body["cycle"]))
         if (body.get("rule") or "").startswith("resume:"):
             execute("UPDATE cycle SET state = 'open' WHERE cycle = ? AND state = 'interrupted'", (body["cycle"],))
             self._forget(body["cycle"])  # the next sample begins a new window

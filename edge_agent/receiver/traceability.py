@@ -2,8 +2,9 @@
   who acknowledged what.
 
 In the SQL of SQLite and of PostgreSQL, with the same names and columns; filled by triggers, whatever the order of
-arrival: of two records about one thing the higher seq wins. Units are joined by their *serial*, as each agent has ids
-of its own for them: a component made on one PC and built in on another is one.
+arrival: of two records about one thing the higher seq wins. A binding made after its cycle closed may name the
+attempt; it then stands against what ``cycle_closed`` says (``bound_attempt``), whichever comes first. Units are joined
+by their *serial*, as each agent has ids of its own for them: a component made on one PC and built in on another is one.
 
 ``AGAIN`` lets what arrived before these tables were there come by the triggers once more.
 """
@@ -50,6 +51,8 @@ CREATE TABLE line_finding (
 );
 CREATE INDEX line_finding_serial ON line_finding (serial) WHERE serial IS NOT NULL;
 ALTER TABLE cycle ADD COLUMN completeness text;
+ALTER TABLE cycle ADD COLUMN bound_attempt int;
+ALTER TABLE cycle ADD COLUMN attempt_seq bigint NOT NULL DEFAULT 0;
 """
 """Of both databases: to SQLite a type is what the first letters of its name say."""
 
@@ -78,6 +81,17 @@ WHEN new.kind = 'cycle_closed' AND json_extract(new.body, '$.completeness') IS N
   INSERT OR IGNORE INTO cycle (agent, cycle, state) VALUES (new.agent, json_extract(new.body, '$.cycle'), 'unknown');
   UPDATE cycle SET completeness = json_extract(new.body, '$.completeness')
     WHERE agent = new.agent AND cycle = json_extract(new.body, '$.cycle');
+END;
+CREATE TRIGGER on_attempt AFTER INSERT ON record
+WHEN new.kind = 'binding' AND json_type(new.body, '$.attempt') IS NOT NULL BEGIN
+  INSERT OR IGNORE INTO cycle (agent, cycle, state) VALUES (new.agent, json_extract(new.body, '$.cycle'), 'unknown');
+  UPDATE cycle SET attempt_seq = new.seq, bound_attempt = json_extract(new.body, '$.attempt'),
+      attempt = json_extract(new.body, '$.attempt')
+    WHERE agent = new.agent AND cycle = json_extract(new.body, '$.cycle') AND attempt_seq < new.seq;
+END;
+CREATE TRIGGER on_attempt_kept AFTER UPDATE OF attempt ON cycle
+WHEN new.attempt_seq > 0 AND new.attempt IS NOT new.bound_attempt BEGIN
+  UPDATE cycle SET attempt = bound_attempt WHERE agent = new.agent AND cycle = new.cycle;
 END;
 CREATE TRIGGER on_material AFTER INSERT ON record WHEN new.kind = 'material' BEGIN
   INSERT OR IGNORE INTO material
@@ -158,6 +172,18 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+CREATE FUNCTION on_attempt() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO cycle (agent, cycle, state) VALUES (new.agent, new.body ->> 'cycle', 'unknown') ON CONFLICT DO NOTHING;
+  UPDATE cycle SET attempt_seq = new.seq, bound_attempt = (new.body ->> 'attempt')::int
+    WHERE agent = new.agent AND cycle = new.body ->> 'cycle' AND attempt_seq < new.seq;
+  RETURN NULL;
+END $$;
+CREATE FUNCTION on_attempt_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  new.attempt := new.bound_attempt;
+  RETURN new;
+END $$;
 CREATE FUNCTION on_material() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE b json := new.body;
 BEGIN
@@ -217,6 +243,10 @@ CREATE TRIGGER on_genealogy AFTER INSERT ON record FOR EACH ROW WHEN (new.kind =
   EXECUTE FUNCTION on_genealogy();
 CREATE TRIGGER on_consumption AFTER INSERT ON record FOR EACH ROW WHEN (new.kind = 'cycle_closed')
   EXECUTE FUNCTION on_consumption();
+CREATE TRIGGER on_attempt AFTER INSERT ON record FOR EACH ROW
+  WHEN (new.kind = 'binding' AND new.body -> 'attempt' IS NOT NULL) EXECUTE FUNCTION on_attempt();
+CREATE TRIGGER on_attempt_kept BEFORE UPDATE ON cycle FOR EACH ROW WHEN (new.attempt_seq > 0)
+  EXECUTE FUNCTION on_attempt_kept();
 CREATE TRIGGER on_material AFTER INSERT ON record FOR EACH ROW WHEN (new.kind = 'material')
   EXECUTE FUNCTION on_material();
 CREATE TRIGGER on_hold_ack AFTER INSERT ON record FOR EACH ROW

@@ -172,6 +172,8 @@ WITHOUT_VERSION_3 = (
     )
     + "DROP TABLE genealogy; DROP TABLE consumption; DROP TABLE material; DROP TABLE hold; DROP TABLE unit_status;"
     "DROP TABLE line_finding; ALTER TABLE cycle DROP COLUMN completeness;"
+    "DROP TRIGGER on_attempt; DROP TRIGGER on_attempt_kept; ALTER TABLE cycle DROP COLUMN bound_attempt;"
+    "ALTER TABLE cycle DROP COLUMN attempt_seq;"
 )  # fmt: skip
 
 
@@ -316,7 +318,7 @@ def closed_with(cycle: str, unit: str, serial: str, *lots: str) -> dict[str, Any
     materials = [{"name": "solder", "lot": lot, "certain": True} for lot in lots]
     return {"cycle": cycle, "config": "c1", "station": "OP20", "step": "s", "position": 1, "opened_at_ns": "1",
             "ended_at_ns": "2", "closed_by": "edge", "result": "Passed", "complete": True, "missing": [], "windows": {},
-            "completeness": "suspect", "materials": materials, "context": {}, "collected": [],
+            "completeness": "suspect", "materials": materials, "context": {}, "collected": [], "attempt": 1,
             "binding": {"state": "bound", "unit": unit, "serial": serial}}  # fmt: skip
 
 
@@ -332,7 +334,8 @@ def verdict(number: int, action: str, state: str = "applied") -> dict[str, Any]:
 
 def traced() -> list[Message]:
     """A lot in a piston, that in an engine, that in a car (and taken out of another); a hold lifted; a finding."""
-    bound = {"binding": "b9", "cycle": "c-2", "state": "bound", "unit": "u-P2", "serial": "P2", "rule": "manual"}
+    bound = {"binding": "b9", "cycle": "c-2", "state": "bound", "unit": "u-P2", "serial": "P2", "rule": "manual",
+             "attempt": 3}  # fmt: skip
     finding = {"finding": "f-1", "code": "missing_step", "severity": "error", "text": "t", "serial": "CAR"}
     said = {"serial": "CAR", "step": "weld", "said_by": "mes", "result": "Passed", "complete": True, "evidence": []}
     theirs = said | {"said_by": "pc2", "cycle": "c-9", "status_at_ns": "40"}  # bound to another unit since, or to none
@@ -373,7 +376,7 @@ def asked(store: Store) -> dict[str, list[Any]]:
         "hold": rows("SELECT hold, subject, action, state FROM hold"),
         "finding": rows("SELECT code, serial, acknowledged_by, acknowledged_reason FROM line_finding"),
         "status": rows("SELECT serial, step, said_by, result, state FROM unit_status"),
-        "cycle": rows("SELECT cycle, completeness, serial FROM cycle_current ORDER BY cycle"),
+        "cycle": rows("SELECT cycle, completeness, serial, attempt FROM cycle_current ORDER BY cycle"),
         "material": rows("SELECT station, op, lot, quantity FROM material"),
     }
 
@@ -386,7 +389,7 @@ TRACED = {
     "hold": [("H1", "CAR", "release", "released")],
     "finding": [("missing_step", "CAR", "li", "seen")],
     "status": [("CAR", "weld", "mes", "Passed", None), ("CAR", "weld", "pc2", "Passed", "voided")],
-    "cycle": [("c-1", "suspect", "P1"), ("c-2", "suspect", "P2")],
+    "cycle": [("c-1", "suspect", "P1", 1), ("c-2", "suspect", "P2", 3)],
     "material": [("OP20", "load", "L-1", 2.5)],
 }  # fmt: skip
 
@@ -403,11 +406,13 @@ def test_what_came_before_the_tables_were_there_is_in_them(place: str) -> None:
     store = Store(place)
     store.take(traced())
     if "psycopg" in type(store.connection).__module__:
-        for name in ("genealogy", "consumption", "material", "hold_ack", "unit_status", "finding", "finding_ack"):
+        for name in ("genealogy", "consumption", "material", "hold_ack", "unit_status", "finding", "finding_ack",
+                     "attempt", "attempt_kept"):  # fmt: skip
             store.connection.execute(f"DROP FUNCTION edge_agent.on_{name} CASCADE")
         store.connection.execute(
             "DROP VIEW cycle_current; DROP TABLE genealogy, consumption, material, hold, unit_status, line_finding;"
-            "ALTER TABLE cycle DROP COLUMN completeness; UPDATE format SET version = 2;"
+            "ALTER TABLE cycle DROP COLUMN completeness, DROP COLUMN bound_attempt, DROP COLUMN attempt_seq;"
+            "UPDATE format SET version = 2;"
             "CREATE VIEW cycle_current AS SELECT * FROM cycle WHERE state <> 'unknown'"
         )
     else:

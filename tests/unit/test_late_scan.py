@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.binding.manual import Rebind, Unbind
 from edge_agent.binding.plan import Edge, Plan
 from edge_agent.model import Kind, ScanStatus
 from support import binding_rig as bench
@@ -64,6 +65,24 @@ def test_the_work_is_anonymous_until_its_scan(rig: Rig) -> None:
     assert states(rig) == [("bound", "SN1")]
     assert rig.binder.snapshot()["OP20"]["awaiting_scan"] == []
     assert not rig.findings()
+
+
+def test_a_closed_cycle_gets_its_attempt_with_its_unit(rig: Rig) -> None:
+    def attempts() -> list[int | None]:
+        asked = (rig.registry.cycle(cycle["cycle"]) for cycle in rig.closed())
+        return [known.attempt for known in asked if known is not None]
+
+    rig.finish(1), scan(rig, "SN1"), idle(rig, 20), rig.finish(2), scan(rig, "SN1")
+    assert [cycle["attempt"] for cycle in rig.closed()] == [None, None], "nobody knew whose it was"
+    assert attempts() == [1, 2] and rig.binding()["attempt"] == 2
+    rig.finish(3), scan(rig, "SN2")
+    last = rig.closed()[2]["cycle"]
+    rig._take(rig.binder.act(Rebind(last, "SN1", True, False, "ann", "labels swapped"), rig.now, rig.seq)[0])
+    assert attempts() == [1, 2, 3] and rig.binding()["attempt"] == 3
+    rig._take(rig.binder.act(Unbind(last, "ann", "nobody knows"), rig.now, rig.seq)[0])
+    assert attempts() == [1, 2, None]
+    unit = rig.registry.unit("serial", "SN1")
+    assert unit is not None and unit.attempts == {"press-fit": 2}
 
 
 def test_nothing_is_bound_before_the_plc_was_read_again(rig: Rig) -> None:
