@@ -128,9 +128,10 @@ class Projection:
 
     def _tagset(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         row = (body["tagset"], body["device"], body["group"])
-        if self._connection.execute("INSERT OR IGNORE INTO tagset VALUES (?, ?, ?)", row).rowcount:
-            tags = [(body["tagset"], i, t["name"], t["type"], t["unit"]) for i, t in enumerate(body["tags"])]
-            self._connection.executemany("INSERT INTO tag VALUES (?, ?, ?, ?, ?)", tags)
+        self._connection.execute("INSERT OR IGNORE INTO tagset VALUES (?, ?, ?)", row)
+        tags = [(body["tagset"], i, t["name"], t["type"], t["unit"]) for i, t in enumerate(body["tags"])]
+        # of a damaged file perhaps only the one or the other was readable
+        self._connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?, ?, ?, ?)", tags)
 
     def _cycle_opened(self, seq: int, record: Record, body: Mapping[str, Any]) -> None:
         self._connection.execute(

@@ -154,3 +154,18 @@ async def test_the_commits_beside_a_salvage_do_not_move_its_pages(tmp_path: Path
         buffer.salvage._slice = watched  # type: ignore[union-attr,method-assign]
         await salvaged(buffer)
         assert during and min(during) > before == await pages()
+
+
+@asynchronous
+async def test_tags_whose_set_was_not_readable_stop_no_writer(tmp_path: Path) -> None:
+    async with opened(tmp_path) as buffer:
+        buffer.append(preamble())
+        await buffer.committed(buffer.next_seq - 1)
+        db = buffer.files.db
+    for lost in ("tagset", "tag"):
+        with contextlib.closing(sqlite3.connect(db)) as connection, connection:
+            connection.execute(f"DELETE FROM {lost}")
+        async with opened(tmp_path) as buffer:
+            buffer.append(preamble())
+            await buffer.committed(buffer.next_seq - 1)
+            assert rows(buffer, "SELECT count(*) FROM tag JOIN tagset USING (tagset)") == [(3,)]
