@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.binding.plan import Gate
 from edge_agent.binding.state import StepResult, StepStatus
+from edge_agent.binding.status import said_ns
 from edge_agent.binding.units import Unit
 from edge_agent.binding.verdicts import holds_on
 from edge_agent.model import Instant, Result
@@ -181,7 +182,7 @@ def _previous(floor: Floor, gate: Gate, unit: Unit, step: str, now: Instant, fou
     """Did the unit pass ``step``, by the newest word on it, ours or others'?"""
     serial, ours, theirs = unit.serial, unit.results.get(step), floor.status.said(unit.serial, step)
     newest: StepResult | StepStatus | None = ours
-    if theirs is not None and (ours is None or _said_ns(theirs) > ours.at_ns):
+    if theirs is not None and (ours is None or said_ns(theirs) > ours.at_ns):
         newest = theirs
         found.cached = True
         found.as_of_ns.append(theirs.received_at_ns)
@@ -202,7 +203,3 @@ def _previous(floor: Floor, gate: Gate, unit: Unit, step: str, now: Instant, fou
         found.against.append(Reason("previous_failed", f"{serial} is {newest.result} at {step}"))
     elif newest.complete is False:
         found.against.append(Reason("previous_incomplete", f"{serial} is incomplete at {step}"))
-
-
-def _said_ns(status: StepStatus) -> int:
-    return status.received_at_ns if status.at_ns is None else status.at_ns

@@ -54,11 +54,11 @@ class StatusCache:
 
     def of(self, serial: str) -> list[StepStatus]:
         """Everything that others say of this serial, newest last."""
-        return sorted(self._of(serial).values(), key=_age)
+        return sorted(self._of(serial).values(), key=said_ns)
 
     def said(self, serial: str, step: str) -> StepStatus | None:
         """The newest word of others on this serial at this step."""
-        return max((one for one in self._of(serial).values() if one.step == step), key=_age, default=None)
+        return max((one for one in self._of(serial).values() if one.step == step), key=said_ns, default=None)
 
     def wants(self, step: str) -> bool:
         """Whether this step matters here; one that does not is counted."""
@@ -84,7 +84,7 @@ class StatusCache:
         """Believe it, if it is news, and record it."""
         known = self._of(serial)
         old = known.get((status.source, status.step))
-        if old is not None and (_age(old) > _age(status) or _same(old, status)):
+        if old is not None and (said_ns(old) > said_ns(status) or _same(old, status)):
             return False
         known[(status.source, status.step)] = status
         draft.add(Kind.UNIT_STATUS, "agent", _body(serial, status))
@@ -217,8 +217,9 @@ def _settle(known: _Cycle, cache: StatusCache, draft: Draft) -> None:
         cache.put(whose, status, draft)
 
 
-def _age(status: StepStatus) -> int:
-    return status.at_ns if status.at_ns is not None else status.received_at_ns
+def said_ns(status: StepStatus) -> int:
+    """Since when it holds. Nobody reports what is still to come: a clock that is ahead makes no word the newest."""
+    return status.received_at_ns if status.at_ns is None else min(status.at_ns, status.received_at_ns)
 
 
 def _same(old: StepStatus, new: StepStatus) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,6 +168,12 @@ def test_of_ours_and_theirs_the_newer_counts(floor: Floor) -> None:
     assert decide(REMOTE, floor, asks(unit(results=rework)), [], NOW).code == CODES["previous_failed"]
     before = {"OP05": StepResult("Failed", True, NOW.at_ns - 5 * MINUTE_NS, "c")}
     assert decide(REMOTE, floor, asks(unit(results=before)), [], NOW).permit
+
+
+def test_a_clock_that_is_ahead_makes_no_word_newer_than_what_came_after_it(floor: Floor) -> None:
+    hear(floor, replace(said(3), at_ns=NOW.at_ns + 10 * MINUTE_NS))
+    rework = {"OP05": StepResult("Failed", True, NOW.at_ns - MINUTE_NS, "c")}
+    assert decide(REMOTE, floor, asks(unit(results=rework)), [], NOW).code == CODES["previous_failed"]
 
 
 def test_a_missing_word_of_others_is_for_the_policy_only_while_they_are_silent(floor: Floor) -> None:
