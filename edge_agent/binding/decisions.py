@@ -28,6 +28,7 @@ class Asked:
 
     request: str
     at: Instant
+    said: int = 0  # the highest that the source had spoken of by then: a whole answer is not below it
     upto: int | None = None  # the decision that it contains as the last one
     parts: int = 0
     came: set[int] = field(default_factory=set)
@@ -85,11 +86,16 @@ class Decisions:
             return False
         self._beat_at_ns = min(at_ns, now.at_ns)  # a source with a clock ahead must not deafen us
         self._known_as_of(now.mono_ns - max(0, now.at_ns - at_ns))
-        went_back = last < self.said and not self.back
-        if went_back:
-            self.back, self.whole = True, False
+        went_back = last < self.said and self.went_back()
         self.said = max(self.said, last)
         return went_back
+
+    def went_back(self) -> bool:
+        """The source counts from a lower number now. True, if that is news."""
+        if self.back:
+            return False
+        self.back, self.whole = True, False
+        return True
 
     def ask(self, now: Instant, request: str) -> bool:
         """True, and noted as asked, if a snapshot is to be asked for now."""
@@ -99,7 +105,7 @@ class Decisions:
         wait_ns = min(first_ns << min(max(self.asks - 1, 0), 10), longest_ns)
         if self.asked is not None and now.mono_ns - self.asked.at.mono_ns < wait_ns:
             return False
-        self.asked = Asked(request, now)
+        self.asked = Asked(request, now, self.said)
         self.asks += 1
         self.asked_ever += 1
         return True

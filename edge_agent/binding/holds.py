@@ -44,7 +44,7 @@ class Holds:
         self.intact = intact
         self._open: dict[Key, KnownHold] = {}
         self._about: dict[tuple[str, str], dict[str, KnownHold]] = {}
-        self._closed: OrderedDict[Key, int | None] = OrderedDict()
+        self._closed: OrderedDict[Key, tuple[int | None, str]] = OrderedDict()  # last decision, and whose
         for hold in restored:
             self.open(hold)
 
@@ -114,28 +114,30 @@ class Holds:
         self._about.setdefault(key[:2], {})[hold.hold] = hold
         self._closed.pop(key, None)
 
-    def close(self, key: Key, decision_seq: int | None) -> None:
-        """Close it, if it is open, and remember up to which decision it is."""
+    def close(self, key: Key, decision_seq: int | None, source: str) -> None:
+        """Close it, if it is open, and remember up to which decision of whom it is."""
         hold = self._open.pop(key, None)
         if hold is not None:
             there = self._about[key[:2]]
             del there[hold.hold]
             if not there:
                 del self._about[key[:2]]
+            if decision_seq is None:
+                source = hold.source
             decision_seq = max((one for one in (decision_seq, hold.decision_seq) if one is not None), default=None)
-        self._closed[key] = decision_seq
+        self._closed[key] = decision_seq, source
         self._closed.move_to_end(key)
         while len(self._closed) > CLOSED_MAX:
             self._closed.popitem(last=False)
 
-    def remembered(self, key: Key) -> tuple[bool, int | None]:
-        """Whether this key is in memory, open or closed, and the last decision about it."""
+    def remembered(self, key: Key) -> tuple[bool, int | None, str]:
+        """Whether this key is in memory, open or closed, the last decision about it, and whose that was."""
         if key in self._open:
-            return True, self._open[key].decision_seq
-        return key in self._closed, self._closed.get(key)
+            return True, self._open[key].decision_seq, self._open[key].source
+        return key in self._closed, *self._closed.get(key, (None, LOCAL))
 
     def arrival(self, verdict_id: str, content: object, state: str | None) -> Arrivals:
-        """Note that this verdict arrived; ``state``: what the registry knows of it."""
+        """Note that this verdict arrived; of one that the registry knows, what it said first and its ``state``."""
         seen = self.verdicts.get(verdict_id)
         if seen is None:
             seen = self.verdicts[verdict_id] = Arrivals(content, state)

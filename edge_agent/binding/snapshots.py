@@ -67,9 +67,7 @@ class Heartbeat:
         source = floor.holds.sources[self.source]
         said = source.said
         if source.beat(self.last_decision_seq, self.at_ns, draft.at):
-            text = f"{self.source}: its decisions went back from {said} to {self.last_decision_seq}; a restored backup?"
-            details = {"source": self.source, "known_upto": said, "said": self.last_decision_seq}
-            report(draft, "agent", "verdict_gap", text, details=details)
+            _report_back(self.source, said, self.last_decision_seq, draft)
         else:
             report_gap(floor.holds, self.source, draft)
         return {"stale": source.stale}
@@ -94,6 +92,8 @@ class SnapshotPart:
             return {"state": "unasked", "left": False}
         if asked.upto is None:
             asked.upto, asked.parts = self.last_decision_seq, self.parts
+            if self.last_decision_seq < asked.said and source.went_back():
+                _report_back(self.source, asked.said, self.last_decision_seq, draft)
         if (asked.upto, asked.parts) != (self.last_decision_seq, self.parts):
             source.asked = None
             return {"state": "contradicts itself", "left": False}
@@ -113,10 +113,12 @@ class SnapshotPart:
     def _take(self, hold: Verdict, floor: Floor, draft: Draft) -> bool:
         """One open hold; False if there is no room for it."""
         holds = floor.holds
-        _, last = last_of(holds, floor.lookup, hold.key)
+        _, last = last_of(holds, floor.lookup, hold.key, self.source)
         there = holds.find(hold.key)
         if last is not None and hold.decision_seq is not None and hold.decision_seq <= last:
-            return True
+            source = holds.sources[self.source]
+            if not source.back or not hold.outdates(holds, last, self.last_decision_seq):
+                return True
         if there is not None and there.source not in (self.source, "local"):
             return True
         if there is None and len(holds) >= OPEN_MAX:
@@ -179,6 +181,12 @@ class Unreadable:
             details = {"source": self.source, "topic": self.topic, "reason": reason, "size": self.size}
             report(draft, "agent", "verdict_refused", text, details=details | {"count": self.count})
         return {}
+
+
+def _report_back(source: str, said: int, last: int, draft: Draft) -> None:
+    text = f"{source}: its decisions went back from {said} to {last}; a restored backup?"
+    details = {"source": source, "known_upto": said, "said": last}
+    report(draft, "agent", "verdict_gap", text, details=details)
 
 
 def _told(holds: Holds, source: Decisions, draft: Draft) -> dict[str, Any]:

@@ -166,12 +166,12 @@ class Lookup(Protocol):
         """The code of a finding by its id; None: there is none."""
         ...
 
-    def verdict(self, verdict_id: str) -> str | None:
-        """The state in which this verdict was acknowledged first; None: it is new."""
+    def verdict(self, verdict_id: str) -> KnownVerdict | None:
+        """What this verdict was when it came first, and what became of it; None: it is new."""
         ...
 
-    def decision_seq(self, subject_kind: str, subject: str, hold: str | None) -> int | None:
-        """The highest decision_seq that was applied to this subject and hold."""
+    def decision_seq(self, subject_kind: str, subject: str, hold: str | None, source: str) -> int | None:
+        """The highest decision_seq of this source that was applied to this subject and hold."""
         ...
 
     def last_decision(self, source: str) -> int | None:
@@ -247,6 +247,19 @@ class ActiveMaterial:
     at_ns: int
     seq: int
     used: int = 0  # cycles that consumed it since
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVerdict:
+    """A verdict that came before: its first ``state``, and what it said."""
+
+    state: str
+    source: str
+    decision_seq: int | None
+    action: str
+    subject_kind: str
+    subject: str
+    hold: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
 from edge_agent.binding.holds import LOCAL, OPEN_MAX, Holds, Key, subjects_of
-from edge_agent.binding.state import KnownHold, Lookup
+from edge_agent.binding.state import KnownHold, KnownVerdict, Lookup
 from edge_agent.binding.units import Unit
 from edge_agent.model import Kind
 
@@ -65,7 +65,9 @@ class Verdict:
 
     def apply(self, floor: Floor, draft: Draft) -> dict[str, Any]:
         """Judge it, do it, record it. Answers {state, reason, hold}."""
-        arrivals = floor.holds.arrival(self.verdict_id, self.content, floor.lookup.verdict(self.verdict_id))
+        known = floor.lookup.verdict(self.verdict_id)
+        first = self.content if known is None else _content_of(known)
+        arrivals = floor.holds.arrival(self.verdict_id, first, None if known is None else known.state)
         if arrivals.state is None:
             state, reason = self._judge(floor, draft)
             arrivals.state = state
@@ -87,10 +89,11 @@ class Verdict:
 
     def _judge(self, floor: Floor, draft: Draft) -> tuple[State, str | None]:
         holds = floor.holds
-        ever, last = last_of(holds, floor.lookup, self.key)
+        ever, last = last_of(holds, floor.lookup, self.key, self.source)
         source = holds.sources.get(self.source)
         if self.decision_seq is not None:
-            if last is not None and self.decision_seq <= last:
+            outdated = last is not None and source is not None and self.outdates(holds, last, source.said)
+            if last is not None and self.decision_seq <= last and not outdated:
                 return "stale", f"decision {last} about this subject and hold came before"
             if source is not None and self.decision_seq <= source.settled:
                 return "stale", f"a snapshot as of decision {source.settled} came before"
@@ -104,7 +107,9 @@ class Verdict:
             return "refused", f"a hold {self.hold} of {there.source} stands on this subject"
         if self.action == "release" and not ever:
             if self.decision_seq is not None:
-                holds.close(self.key, self.decision_seq)  # the hold, should it come yet, is older than its release
+                holds.close(
+                    self.key, self.decision_seq, self.source
+                )  # the hold, should it come yet, is older than its release
             return "refused", f"no hold {self.hold} was ever known on {self.kind} {self.subject}"
         if there is None and self.action != "release" and len(holds) >= OPEN_MAX:
             if self.action != "concession":
@@ -113,15 +118,24 @@ class Verdict:
         self.do(holds, draft)
         return "applied", None
 
+    def outdates(self, holds: Holds, last: int, said: int) -> bool:
+        """Whether ``last`` lifted what this one stops, and is from before the source's numbers went back to ``said``.
+
+        The source does not know of it any more, so it compares with nothing. What stands, stands.
+        """
+        there = holds.find(self.key)
+        stands = there is not None and there.action in STOPPING
+        return self.action in STOPPING and not stands and last > said
+
     def do(self, holds: Holds, draft: Draft) -> None:
         """Change what is on hold."""
         if self.action == "release":
-            holds.close(self.key, self.decision_seq)
+            holds.close(self.key, self.decision_seq, self.source)
             return
         there = holds.find(self.key)
-        seqs = [one for one in (self.decision_seq, there.decision_seq if there else None) if one is not None]
+        seq = there.decision_seq if self.decision_seq is None and there is not None else self.decision_seq
         hold = KnownHold(
-            self.hold, self.kind, self.subject, self.action, self.verdict_id, max(seqs, default=None), self.source,
+            self.hold, self.kind, self.subject, self.action, self.verdict_id, seq, self.source,
             self.text, self.expires_at_ns, draft.at.at_ns,
         )  # fmt: skip
         holds.open(hold)
@@ -201,12 +215,17 @@ def with_components(floor: Floor, unit: Unit) -> Iterator[Unit]:
                 yield component
 
 
-def last_of(holds: Holds, lookup: Lookup, key: Key) -> tuple[bool, int | None]:
-    """Whether this hold was ever known here, and the last decision about it."""
-    ever, last = holds.remembered(key)
-    if not ever:
-        last = lookup.decision_seq(*key)
+def last_of(holds: Holds, lookup: Lookup, key: Key, source: str) -> tuple[bool, int | None]:
+    """Whether this hold was ever known here, and the last decision of ``source`` about it: each counts for itself."""
+    ever, last, whose = holds.remembered(key)
+    if last is None or whose not in (source, LOCAL):
+        last = lookup.decision_seq(*key, source)
     return ever or last is not None, last
+
+
+def _content_of(known: KnownVerdict) -> tuple[Any, ...]:
+    """As :attr:`Verdict.content`."""
+    return (known.source, known.decision_seq, known.action, (known.subject_kind, known.subject, known.hold))
 
 
 def report_gap(holds: Holds, name: str, draft: Draft) -> None:

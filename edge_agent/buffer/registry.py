@@ -23,6 +23,7 @@ from edge_agent.binding.state import (
     KnownCycle,
     KnownLot,
     KnownUnit,
+    KnownVerdict,
     Loaded,
     StepResult,
     StepStatus,
@@ -299,20 +300,24 @@ class Registry:
         """Damage made this uncertain, and nobody confirmed it since."""
         return self._row("SELECT 1 FROM doubt WHERE what = ?", what) is not None and not self._new.confirmed(what)
 
-    def verdict(self, verdict_id: str) -> str | None:
-        """The state in which this verdict was acknowledged first; None: it is new."""
-        row = self._row("SELECT state FROM verdict WHERE verdict_id = ?", verdict_id)
-        return str(row[0]) if row else self._new.verdict(verdict_id)
+    def verdict(self, verdict_id: str) -> KnownVerdict | None:
+        """What this verdict was when it came first, and what became of it; None: it is new."""
+        row = self._row(
+            "SELECT state, source, decision_seq, action, subject_kind, subject, hold FROM verdict WHERE verdict_id = ?",
+            verdict_id,
+        )
+        return KnownVerdict(*row) if row else self._new.verdict(verdict_id)
 
-    def decision_seq(self, subject_kind: str, subject: str, hold: str | None) -> int | None:
-        """The highest decision_seq that was applied to this subject and hold."""
+    def decision_seq(self, subject_kind: str, subject: str, hold: str | None, source: str) -> int | None:
+        """The highest decision_seq of this source that was applied to this subject and hold."""
         (known,) = self._row(
             "SELECT max(seq) FROM (SELECT max(decision_seq) AS seq FROM verdict"
-            " WHERE subject = ?1 AND subject_kind = ?2 AND hold IS ?3 AND state = 'applied'"
-            " UNION ALL SELECT max(decision_seq) FROM hold WHERE hold = ?3 AND subject_kind = ?2 AND subject = ?1)",
-            subject, subject_kind, hold,
+            " WHERE subject = ?1 AND subject_kind = ?2 AND hold IS ?3 AND state = 'applied' AND source = ?4"
+            " UNION ALL SELECT max(decision_seq) FROM hold"
+            " WHERE hold = ?3 AND subject_kind = ?2 AND subject = ?1 AND source = ?4)",
+            subject, subject_kind, hold, source,
         )  # fmt: skip
-        new = self._new.decision_seq(subject_kind, subject, hold)
+        new = self._new.decision_seq(subject_kind, subject, hold, source)
         return max((seq for seq in (known, new) if seq is not None), default=None)
 
     def last_decision(self, source: str) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from edge_agent.binding.state import Installed, KnownCycle, StepStatus
+from edge_agent.binding.state import Installed, KnownCycle, KnownVerdict, StepStatus
 from edge_agent.model import Kind, Record
 
 Fact = tuple[int, Record]
@@ -244,17 +244,22 @@ class Unwritten:
         """Somebody who knows has said so."""
         return any(record.body.get("action") == f"{what}_confirmed" for _, record in self._facts[Kind.AUDIT])
 
-    def verdict(self, verdict_id: str) -> str | None:
-        """Its first state."""
+    def verdict(self, verdict_id: str) -> KnownVerdict | None:
+        """What came first under this id."""
         bodies = (record.body for _, record in self._facts[Kind.HOLD_ACK])
-        return next((body["state"] for body in bodies if body["verdict_id"] == verdict_id), None)
+        body = next((body for body in bodies if body["verdict_id"] == verdict_id), None)
+        if body is None:
+            return None
+        about = body["subject"]
+        return KnownVerdict(
+            body["state"], body["source"], body.get("decision_seq"), body["action"], about["kind"], about["value"],
+            body.get("hold"),
+        )  # fmt: skip
 
-    def decision_seq(self, kind: str, subject: str, hold: str | None) -> int | None:
-        """The highest that was applied."""
-        wanted = {"kind": kind, "value": subject}
-        return self._highest(
-            lambda body: body["state"] == "applied" and body["subject"] == wanted and body.get("hold") == hold
-        )
+    def decision_seq(self, kind: str, subject: str, hold: str | None, source: str) -> int | None:
+        """The highest of this source that was applied."""
+        wanted = (source, "applied", {"kind": kind, "value": subject}, hold)
+        return self._highest(lambda body: (body["source"], body["state"], body["subject"], body.get("hold")) == wanted)
 
     def last_decision(self, source: str) -> int | None:
         """The highest that was heard."""

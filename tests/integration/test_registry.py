@@ -174,9 +174,9 @@ async def test_a_release_closes_its_own_hold_and_no_other(tmp_path: Path) -> Non
         line.verdict("hold", "H3", about, 9, state="refused")
         line.verdict("release", "H1", about, 4)
         line.verdict("hold", "H2", about, 2, state="duplicate")
-        await line.agrees(lambda lookup: lookup.decision_seq("serial", "SN1", "H1"), 4)
+        await line.agrees(lambda lookup: lookup.decision_seq("serial", "SN1", "H1", "qms"), 4)
         await line.agrees(lambda lookup: lookup.last_decision("qms"), 9)
-        await line.agrees(lambda lookup: (lookup.verdict("v2"), lookup.verdict("v9")), ("applied", "refused"))
+        await line.agrees(lambda lookup: [lookup.verdict(one).state for one in ("v2", "v9")], ["applied", "refused"])
         assert buffer.lookup.verdict("v77") is None
         held = [(one.hold, one.subject, one.action) for one in buffer.restored().holds]
         assert held == [("H2", "SN1", "hold"), ("H1", "SN2", "hold")]

@@ -132,7 +132,9 @@ async def test_open_holds_and_active_loads_have_no_age(tmp_path: Path) -> None:
         restored = buffer.restored()
         assert [one.lot for one in restored.materials] == ["L1"] and [one.hold for one in restored.holds] == ["H1"]
         assert [count(buffer, table) for table in ("material_load", "hold", "unit_status", "gate")] == [1, 1, 0, 0]
-        assert (buffer.lookup.verdict("v1"), buffer.lookup.verdict("v2")) == ("applied", None)
+        first = buffer.lookup.verdict("v1")
+        assert first is not None and first.state == "applied"
+        assert buffer.lookup.verdict("v2") is None
         assert buffer.lookup.last_decision("qms") == 3, "or an old decision could come again"
 
 
@@ -164,7 +166,7 @@ async def test_a_damaged_file_gives_back_what_is_in_a_unit_and_what_holds_it(tmp
         await salvaged(buffer)
         assert buffer.holds_known
         await line.agrees(lambda lookup: set(lookup.unit("serial", "SN1").lots), {"L1", "L2"})
-        await line.agrees(lambda lookup: lookup.verdict("v3"), "applied")
+        await line.agrees(lambda lookup: lookup.verdict("v3").state, "applied")
         assert [one.hold for one in buffer.restored().holds] == ["H1", "H3"]
 
 

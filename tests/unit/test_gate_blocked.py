@@ -33,7 +33,7 @@ def hold(rig: Rig, serial: str = "SN1") -> None:
 
 
 def release(rig: Rig, serial: str = "SN1") -> None:
-    rig.binder._floor.holds.close(("serial", serial, "H1"), 2)
+    rig.binder._floor.holds.close(("serial", serial, "H1"), 2, "qms")
 
 
 def known(rig: Rig, serial: str = "SN1") -> tuple[int, str | None]:

@@ -49,7 +49,7 @@ def block(rig: Rig, serial: str) -> None:
 
 
 def free(rig: Rig, serial: str) -> None:
-    rig.binder._floor.holds.close(("serial", serial, "H1"), 2)
+    rig.binder._floor.holds.close(("serial", serial, "H1"), 2, "qms")
 
 
 def gates(rig: Rig) -> list[tuple[Any, str, int, Any]]:

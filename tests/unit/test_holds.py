@@ -131,9 +131,12 @@ def test_repeats_are_answered_and_do_not_fill_the_log() -> None:
     assert act(rig, verdict(1))["state"] == "duplicate"
 
 
-def test_an_id_that_stands_for_something_else_now_is_refused_aloud() -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_an_id_that_stands_for_something_else_now_is_refused_aloud(again: bool) -> None:
     rig = rig_of()
     act(rig, verdict(1))
+    if again:
+        restarted(rig)
     answer = act(rig, replace(verdict(1), decision_seq=2, subject="SN9"))
     assert answer["state"] == "refused"
     assert rig.findings() == ["verdict_refused"]
@@ -152,6 +155,23 @@ def test_what_is_not_above_the_last_decision_is_stale(again: bool) -> None:
     assert not stopped(rig)
     assert act(rig, verdict(8))["state"] == "applied"
     assert act(rig, verdict(3, hold="H2"))["state"] == "applied"  # another hold has numbers of its own
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_another_sources_numbers_count_for_themselves(again: bool) -> None:
+    rig = rig_of()
+    act(rig, verdict(50))
+    act(rig, verdict(51, "release"))
+    if again:
+        restarted(rig)
+    theirs = replace(verdict(3), source="mes", verdict_id="m3")
+    assert act(rig, theirs)["state"] == "applied"
+    assert act(rig, replace(theirs, decision_seq=2, verdict_id="m2"))["state"] == "stale"
+    assert act(rig, replace(verdict(49), verdict_id="late"))["state"] == "stale"
+    assert stopped(rig)
+    assert act(rig, replace(theirs, action="release", decision_seq=4, verdict_id="m4"))["state"] == "applied"
+    assert act(rig, replace(verdict(51), verdict_id="later"))["state"] == "stale"
+    assert not stopped(rig)
 
 
 def test_what_comes_after_its_end_is_not_applied() -> None:
@@ -265,6 +285,10 @@ def test_a_person_lifts_a_hold_of_the_qms_and_what_was_decided_before_does_not_b
     assert not stopped(rig)
     act(rig, verdict(3, kind="lot", subject="L1"))
     assert stopped(rig)
+    act(rig, Release("ann (uid 7)", "H1", "as is", concession=True))
+    restarted(rig)
+    take(rig, *snapshot(rig, 3, [verdict(3, kind="lot", subject="L1")]))
+    assert not stopped(rig)
 
 
 # --- gaps and snapshots ------------------------------------------------------------------------------------------
@@ -404,6 +428,26 @@ def test_numbers_that_went_back_are_told_and_a_snapshot_settles_it() -> None:
     again = replace(verdict(3, hold="H9", subject="SN9"), verdict_id="w3")
     assert act(rig, again)["state"] == "applied"  # the numbers are used once more
     assert not holds(rig).stale
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_source_forgot_with_its_backup_lifts_nothing(again: bool) -> None:
+    rig = rig_of()
+    for number in range(1, 9):
+        act(rig, verdict(number, hold=f"H{number}", subject="SN9"))
+    act(rig, verdict(9, "release", hold="H1", subject="SN9"))
+    act(rig, verdict(10, "release", hold="H2", subject="SN9"))
+    take(rig, *snapshot(rig, 10, [verdict(number, hold=f"H{number}", subject="SN9") for number in range(3, 9)]))
+    if again:
+        restarted(rig)  # the answer to its request is the first that it hears
+    else:
+        act(rig.wait(1), Heartbeat("qms", 8, rig.now.at_ns))
+    take(rig, *snapshot(rig, 8, [verdict(number, hold=f"H{number}", subject="SN9") for number in (1, *range(3, 9))]))
+    assert "verdict_gap" in rig.findings()
+    assert ("serial", "SN9", "H1") in stopped(rig)  # it knows of no release
+    assert act(rig, replace(verdict(9, hold="H2", subject="SN9"), verdict_id="w9"))["state"] == "applied"
+    assert act(rig, replace(verdict(10, "release", hold="H2", subject="SN9"), verdict_id="w10"))["state"] == "applied"
+    assert ("serial", "SN9", "H2") not in stopped(rig)
 
 
 def test_unreadable_messages_are_told_now_and_then() -> None:
