@@ -69,14 +69,21 @@ def sheet(
 
 
 def _commands(ctx: typer.Context) -> list[tuple[str, str]]:
+    from edge_agent.binding.genealogy import REMOVE
+    from edge_agent.binding.materials import EMPTY
     from edge_agent.identify.commands import CommandRule
 
     path = Globals.of(ctx).config
-    rules = [rule for rule in _loaded(ctx).plan.labels.rules.values() if isinstance(rule, CommandRule)]
-    if not rules:
+    plan = _loaded(ctx).plan
+    codes = [code for rule in plan.labels.rules.values() if isinstance(rule, CommandRule) for code in rule.sheet()]
+    materials = dict.fromkeys(one.name for station in plan.stations for one in station.needs.materials)
+    codes += [(EMPTY + name, f"EMPTY  {name}") for name in materials]
+    if any(station.needs.components for station in plan.stations):
+        codes.append((REMOVE, REMOVE))
+    if not codes:
         hint = _("add to the section labels: codes: {format: command}")
         raise EdgeAgentError(_("{path} has no rule with format: command").format(path=path), hint=hint)
-    return [code for rule in rules for code in rule.sheet()]
+    return codes
 
 
 @command.command(help=_("Show what every label rule of the configuration makes of a label, and why not."))

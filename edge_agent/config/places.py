@@ -183,7 +183,17 @@ class PlacesBuilder:
         reads = None if scanner is None else Reads(scanner, pattern, rules, "carrier")
         if one.op == "load" and self.settings.identity.of != "serial":
             self.problems.add(path, "units that are loaded are identified one by one", "write of: serial")
+        if one.op == "load":
+            self._check_loaded(path)
         return Carrying(one.op, reads, one.first, one.count, self._places(one, path), one.reload)
+
+    def _check_loaded(self, path: Path) -> None:
+        """It must be seen which carrier stands there when a unit is identified."""
+        when, hint = self.settings.identity.when, "write identity: {when: before, scan: <reader>}"
+        if when == "after":
+            self.problems.add(path, "a unit that is scanned after the work may be scanned after its carrier left", hint)
+        elif when == "in_data" and self.settings.cycle.end.message is not None:
+            self.problems.add(path, "a tester's message may come after its carrier left", hint)
 
     def _places(self, one: CarrierSettings, path: Path) -> dict[int, int]:
         places: dict[int, int] = {}

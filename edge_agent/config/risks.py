@@ -27,6 +27,7 @@ _ENCRYPTS = {
 }
 MAX_REQUESTS_PER_S = 100.0  # a PLC answers one request in 5 to 20 ms
 MAX_NAMED = 5
+MAX_PULSE_POLL_S = 0.1  # a register's pulse, polled slower than this, is likely to be missed
 
 
 def find_risks(
@@ -40,6 +41,7 @@ def find_risks(
     for name, station in stations.items():
         _station(name, station, notes)
     _stale_results(plan, notes)
+    _pulses(plan, devices, notes)
     for name, device in devices.items():
         _device(name, device, plan, notes)
     for name, route in routes.items():
@@ -80,6 +82,19 @@ def _stale_results(plan: Plan, notes: Problems) -> None:
                 if tag.group != read:
                     what = f"{tag.name} is not in {read}, so it may still show the previous unit's value"
                     notes.add(("stations", station.name, *path), what, f"move the tag to {read}")
+
+
+def _pulses(plan: Plan, devices: Mapping[str, Device], notes: Problems) -> None:
+    """A step that was not seen moves every unit of its register one slot off, and nothing in the data tells."""
+    poll_s = {
+        group.tagset.source: group.poll_s for device in devices.values() for group in device.shape.groups.values()
+    }
+    for register in {one.slot.register.name: one.slot.register for one in plan.stations if one.slot}.values():
+        every_s = poll_s.get(register.index.group) or 0.0
+        if not register.bits and every_s > MAX_PULSE_POLL_S:
+            what = f"{register.index.name} is read every {every_s:g} s: a pulse that is shorter is a step nobody saw"
+            hint = "poll its group every 50ms, or let index be a counter of steps"
+            notes.add(("registers", register.name, "index"), what, hint)
 
 
 def _device(name: str, device: Device, plan: Plan, notes: Problems) -> None:

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from edge_agent.binding.findings import SEVERITY
 from edge_agent.config import devices, load
 from edge_agent.driver import Cadence, DriverSpec, Group, Settings, Shape, TagSettings, load_driver
+from edge_agent.errors import ConfigError
 from edge_agent.model import Tag, TagSet
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "binding.md").read_text(encoding="utf-8")
@@ -66,6 +67,47 @@ def test_a_sample_is_a_whole_station(sample: str, tmp_path: Path, monkeypatch: p
     assert config.stations
     unwanted = [one.what for one in config.warnings if "timeout" in one.what]
     assert not unwanted
+
+
+def sample_of(station: str, *changes: tuple[str, str]) -> str:
+    text = next(one for one in SAMPLES if f"\n  {station}:" in one)
+    for before, then in changes:
+        assert before in text, before
+        text = text.replace(before, then)
+    return merged(text)
+
+
+def test_a_pulse_that_is_polled_slowly_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "line.yaml"
+
+    def warned(*changes: tuple[str, str]) -> list[str]:
+        path.write_text(sample_of("SCREW", *changes), encoding="utf-8")
+        return [one.what for one in load(path).warnings if one.key == "registers.table.index"]
+
+    pulse = ('{address: "input:1", type: uint16}', '{address: "discrete:1"}')
+    assert warned(pulse, ("poll: 50ms", "poll: 200ms")) == [
+        "dial.steps is read every 0.2 s: a pulse that is shorter is a step nobody saw"
+    ]
+    assert not warned(("poll: 50ms", "poll: 200ms")), "a counter tells of every step"
+    assert not warned(pulse)
+
+
+@pytest.mark.parametrize(
+    ("station", "change", "words"),
+    [
+        ("LOAD", ("when: before, scan: {1: gate, 2", "when: after, scan: {1: gate, 2"), "after the work"),
+        ("OP50", ("step: torque-test", "step: torque-test\n    carrier: {op: load, scan: gate}"), "message may come"),
+    ],
+)  # fmt: skip
+def test_whom_a_carrier_may_have_left_without_is_not_loaded(
+    station: str, change: tuple[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "load_driver", lambda name: TESTER if name == "tester" else load_driver(name))
+    path = tmp_path / "line.yaml"
+    path.write_text(sample_of(station, change), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert [one for one in caught.value.problems if one.key == f"stations.{station}.carrier" and words in one.what]
 
 
 def test_every_strategy_has_a_picture_a_sample_and_its_failures() -> None:

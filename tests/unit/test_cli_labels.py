@@ -75,6 +75,19 @@ def test_the_sheet_is_read_back(symbol: str, config: Path, tmp_path: Path) -> No
     assert "划伤 &lt;scratch&gt;" in svg
 
 
+def test_the_sheet_has_what_materials_and_components_need(config: Path, tmp_path: Path) -> None:
+    needs = (
+        "materials: {solder: {scan: gate, pattern: 'L(?P<lot>\\d)'}},"
+        " components: {board: {scan: gate, pattern: 'B(?P<serial>\\d)'}}, cycle: {timeout"
+    )
+    text = config.read_text(encoding="utf-8").replace("cycle: {timeout", needs)
+    config.write_text(re.sub(r"\n  codes:.*", "", text), encoding="utf-8")
+    out = tmp_path / "sheet.svg"
+    assert run("labels", "sheet", "--config", config, "--output", out) == ExitCode.OK
+    read = zxingcpp.read_barcodes(picture(out.read_text(encoding="utf-8")))
+    assert sorted(one.text for one in read) == ["EMPTY:solder", "REMOVE"]
+
+
 def test_texts_of_ones_own_control_characters_and_chinese(tmp_path: Path) -> None:
     out = tmp_path / "sheet.svg"
     assert (
