@@ -1,7 +1,8 @@
 """What went into a unit, and what a unit or a lot went into: at any depth, in both directions. Read-only.
 
-Each walk is one recursive statement along the indexes of ``genealogy`` and ``consumption``. It ends at ``DEPTH``, and a
-circle in the data ends it by UNION. What was taken out again is not followed; ``components`` shows it, with when.
+Each walk goes along the indexes of ``genealogy`` and ``consumption``: in one recursive statement or, for a lot that is
+in thousands of units, level by level. It ends at ``DEPTH``, and a circle in the data ends it. What was taken out again
+is not followed; ``components`` shows it, with when.
 """
 
 from __future__ import annotations
@@ -224,26 +225,47 @@ _CONSUMED = (
 )
 
 
+_PARENTS = (
+    "SELECT g.parent, g.child FROM json_each(?) a CROSS JOIN genealogy g ON g.child = a.value"
+    " WHERE g.removed_seq IS NULL"
+)
+_NAMES = "SELECT u.unit, u.serial, u.at_ns, u.seq FROM json_each(?) a CROSS JOIN unit u ON u.unit = a.value"
+
+
 def forward(connection: sqlite3.Connection, kind: str, value: str, limit: int = LIMIT) -> Forward:
-    """Which units contain this lot or package, at any depth; those that consumed it themselves first."""
-    walk = _ABOVE.format(seeds=_CONSUMED.format(kind=kind))
-    sql = (
-        f"{walk} SELECT f.unit, u.serial, f.depth, v.serial, f.certain, u.at_ns, f.total"
-        " FROM (SELECT unit, min(depth) AS depth, via, max(certain) AS certain, count(*) OVER () AS total"
-        " FROM above GROUP BY unit) f"
-        " LEFT JOIN unit u ON u.unit = f.unit LEFT JOIN unit v ON v.unit = f.via"
-        " ORDER BY f.depth, u.seq LIMIT ?2"
-    )
-    rows = connection.execute(sql, (value, limit)).fetchall()
-    found = tuple(
-        Contains(unit, serial, depth, via, bool(certain), at_ns) for unit, serial, depth, via, certain, at_ns, _ in rows
-    )
+    """Which units contain this lot or package, at any depth; those that consumed it themselves first.
+
+    Level by level, and each unit at most twice (once more if it turns out to be certain): SQL's recursion would carry
+    every way to it along.
+    """
+    certain: dict[str, int] = {}
+    for unit, sure in connection.execute(_CONSUMED.format(kind=kind), (value,)):
+        certain[unit] = max(sure, certain.get(unit, 0))
+    places: dict[str, tuple[int, str | None]] = dict.fromkeys(certain, (0, None))  # unit -> depth, via
+    level = list(certain)
+    for depth in range(1, DEPTH + 1):
+        above: dict[str, None] = {}
+        for parent, child in connection.execute(_PARENTS, (orjson.dumps(level).decode(),)) if level else ():
+            if parent not in places or certain[child] > certain[parent]:
+                places.setdefault(parent, (depth, child))
+                certain[parent] = certain[child]
+                above[parent] = None
+        level = list(above)
+    rows = connection.execute(_NAMES, (orjson.dumps(list(places)).decode(),))
+    names = {unit: (serial, at_ns, seq) for unit, serial, at_ns, seq in rows}
+    nobody = (None, None, 0)
+    order = sorted(places, key=lambda unit: (places[unit][0], names.get(unit, nobody)[2]))
+    found = []
+    for unit in order[:limit]:
+        (depth, via), (serial, at_ns, _) = places[unit], names.get(unit, nobody)
+        through = None if via is None else names.get(via, nobody)[0]
+        found.append(Contains(unit, serial, depth, through, bool(certain[unit]), at_ns))
     sql = (
         "SELECT DISTINCT c.cycle FROM consumption m CROSS JOIN cycle c ON c.cycle = m.cycle"
         f" WHERE m.{kind} = ? AND c.unit IS NULL LIMIT ?"
     )
     unbound = tuple(cycle for (cycle,) in connection.execute(sql, (value, limit)))
-    return Forward(found, rows[0][6] if rows else 0, unbound)
+    return Forward(tuple(found), len(places), unbound)
 
 
 def holds(connection: sqlite3.Connection, subjects: Sequence[tuple[str, str]]) -> Iterator[Hold]:

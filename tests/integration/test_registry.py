@@ -104,6 +104,25 @@ async def test_components_at_any_depth_bring_their_lots_and_take_them_along(tmp_
 
 
 @asynchronous
+async def test_a_unit_surely_has_a_lot_that_a_part_of_its_parts_surely_has(tmp_path: Path) -> None:
+    async with opened(tmp_path) as buffer:
+        line = Line(buffer)
+        for serial, certain in (("CAR", False), ("SEAT", False), ("FRAME", None), ("WELD", True)):
+            line.cycle(serial, *([] if certain is None else [lot("L-1", certain=certain)]))
+        for parent, child in (("CAR", "SEAT"), ("SEAT", "FRAME"), ("FRAME", "WELD")):
+            line.build_in(parent, child)
+        await buffer.committed(buffer.next_seq - 1)
+        with closing(open_readonly(tmp_path)) as archive:
+            found = archive.forward("lot", "L-1", 10)
+            told = [(unit.serial, unit.depth, unit.via, unit.certain) for unit in found.units]
+            assert told == [
+                ("CAR", 0, None, True), ("SEAT", 0, None, True), ("WELD", 0, None, True), ("FRAME", 1, "WELD", True),
+            ]  # fmt: skip
+            found = archive.forward("lot", "L-1", 2)
+            assert ([unit.serial for unit in found.units], found.total) == (["CAR", "SEAT"], 4)
+
+
+@asynchronous
 async def test_a_circle_in_the_genealogy_ends_every_walk(tmp_path: Path) -> None:
     async with opened(tmp_path) as buffer:
         line = Line(buffer)
