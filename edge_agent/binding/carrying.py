@@ -310,10 +310,22 @@ class Load(_Carrying):
 
     def decided(self, known: KnownCycle, serial: str | None, draft: Draft) -> None:
         """Another was loaded, a person says; the one that was taken for it may still be on its way here."""
-        put = self._by_cycle.get(known.cycle)
+        put = self._by_cycle.get(known.cycle) or self._put_before(known)
         if put is not None and put[2].serial != serial and put[2].identifiers.get("carrier") == put[0]:
             reason = f"who was loaded in {known.cycle} was corrected"
             self._carriers.contradict(draft, self._station.name, put[0], put[1], reason, [draft.seq - 1])
+
+    def _put_before(self, known: KnownCycle) -> tuple[str, int, Unit] | None:
+        """Where a cycle of before the restart put its unit, unless a newer one loaded it since."""
+        unit = self._floor.units.named(known.unit, known.serial) if known.unit and known.serial else None
+        carrier = unit.identifiers.get("carrier") if unit is not None else None
+        if unit is None or carrier is None:
+            return None
+        newest = unit.results.get(known.step)
+        if newest is not None and newest.cycle != known.cycle:
+            return None
+        places = (place for place, one in self._carriers.get(carrier).loaded if one.unit == unit.unit)
+        return next(((carrier, place, unit) for place in places), None)
 
     def _again(self, carrier: str, place: int, unit: Unit, draft: Draft) -> None:
         """The unit was interrupted and is still here; so is its carrier, if nothing else was seen."""

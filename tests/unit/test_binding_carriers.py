@@ -411,3 +411,16 @@ def test_a_unit_that_a_person_says_was_another_is_not_believed_on_its_carrier(wh
     assert work(rig, "P1") == [("ambiguous", ""), ("bound", "SN2")]
     rig.restart()
     assert rig.registry.on_carrier("P1")[0].serial == "SN2"
+
+
+def test_nor_is_it_when_the_agent_was_restarted_between_the_loading_and_the_correction() -> None:
+    rig = line()
+    load(rig, "P1", "SN1", "SN2")
+    load(rig, "P2", "SN3", "SN4")
+    load(rig, "P3", "SN5", "SN6")  # it is P3 that stood there in the dark
+    cycle = next(body["cycle"] for body in rig.of(Kind.BINDING) if body.get("serial") == "SN1")
+    rig.wait(2).restart()
+    rig.state(0)
+    rig._take(rig.binder.act(Rebind(cycle, "SN9", True, True, "q", "x"), rig.now, rig.seq)[0])
+    assert work(rig, "P1") == [("ambiguous", ""), ("bound", "SN2")]
+    assert work(rig, "P2", 2) == [("bound", "SN3"), ("bound", "SN4")]
