@@ -50,6 +50,8 @@ class Desk:
             if self.asked is not None:  # else it was taken back already, with the gap
                 self._clear(draft)
             self._unsure = False
+        elif self._permits:  # a PLC that comes back to the number before, which it must not, would take it
+            self._clear(draft)
         self.asked, self.since_mono_ns, self._answered = number, sample.at.mono_ns, False
         return lapsed
 

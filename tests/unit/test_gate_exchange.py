@@ -116,6 +116,17 @@ def test_the_next_number_needs_the_next_identification() -> None:
     assert gates(rig)[1] == (18, "permit", 0, "SN2")
 
 
+def test_a_permit_does_not_stand_beside_another_number() -> None:
+    rig = asking()
+    rig.scan("SN1")
+    ask(rig, 17)
+    told(rig)
+    ask(rig, 18)
+    assert told(rig) == [("answer", 0)]  # before anybody is identified
+    ask(rig, 17)
+    assert len(gates(rig)) == 1
+
+
 def test_a_unit_that_was_stopped_is_scanned_again() -> None:
     rig = asking()
     block(rig, "SN1")
