@@ -5,7 +5,8 @@ covers a unit by its serial, by any identifier that it carries now (carrier, par
 package in it, those that join later too: nothing is worked out when a hold arrives, all of it when it is asked for.
 
 An open entry's action is ``hold``, ``scrap`` or ``rework``, which stop a unit, or ``concession``, which lets a unit
-pass in spite of the hold of that id, be it on the unit itself or on its lot. Nothing opens or closes by time.
+pass in spite of the hold of that id, be it on the unit itself or on its lot: as it stood when that was decided, not one
+that is put under the same id again later. Nothing opens or closes by time.
 
 **Bounded, and closed when in doubt.** At most ``OPEN_MAX`` are open; one more is refused, and from then on ``known`` is
 False, for every unit, until a complete snapshot of that source fits; as it is after damage to the buffer that may have
@@ -54,12 +55,14 @@ class Holds:
         """What stops this unit: every open hold, scrap and rework on it, and on what is in it."""
         if not self._open:
             return []
-        conceded = self.conceded(unit)
-        return [hold for hold in self._covering(unit) if hold.hold not in conceded]
+        return self.standing(unit, self._covering(unit))
 
-    def conceded(self, unit: Unit) -> set[str]:
-        """The holds in spite of which this unit may pass."""
-        return {hold.hold for hold in self._covering(unit) if hold.action == "concession"}
+    def standing(self, unit: Unit, holds: Iterable[KnownHold]) -> list[KnownHold]:
+        """Those of ``holds`` that stop, after what was conceded for this unit."""
+        conceded = [one for one in self._covering(unit) if one.action == "concession"]
+        return [
+            hold for hold in holds if hold.action != "concession" and not any(_meant(one, hold) for one in conceded)
+        ]
 
     def _covering(self, unit: Unit) -> list[KnownHold]:
         return [hold for about in subjects_of(unit) for hold in self._about.get(about, {}).values()]
@@ -156,6 +159,15 @@ class Arrivals:
         self.content = content
         self.state = state
         self.repeats = 0
+
+
+def _meant(concession: KnownHold, hold: KnownHold) -> bool:
+    """Whether the concession is in spite of this hold: it has its id, and was decided after it."""
+    if concession.hold != hold.hold:
+        return False
+    if concession.source == hold.source and concession.decision_seq is not None and hold.decision_seq is not None:
+        return hold.decision_seq <= concession.decision_seq
+    return hold.at_ns <= concession.at_ns
 
 
 def subjects_of(unit: Unit) -> set[tuple[str, str]]:

@@ -196,8 +196,7 @@ def holds_on(floor: Floor, unit: Unit) -> list[KnownHold]:
     if not len(floor.holds):
         return []
     found = {id(hold): hold for one in with_components(floor, unit) for hold in floor.holds.on(one)}
-    conceded = floor.holds.conceded(unit)
-    return [hold for hold in found.values() if hold.hold not in conceded]
+    return floor.holds.standing(unit, found.values())
 
 
 def with_components(floor: Floor, unit: Unit) -> Iterator[Unit]:

@@ -31,7 +31,7 @@ def command(
 
 
 def _show(out: Console, answer: dict[str, Any]) -> None:
-    rows = table(_("HOLD"), _("ACTION"), _("SUBJECT"), _("SINCE"), _("BY"), _("WHY"))
+    rows = table(_("HOLD"), _("ACTION"), _("SUBJECT"), _("HELD SINCE"), _("BY"), _("WHY"))
     for hold in answer["holds"]:
         subject = f"{_(hold['subject_kind'])} {hold['subject']}"
         row = (hold["hold"], _(hold["action"]), subject, local_time(hold["at_ns"]), hold["source"], hold["text"] or "–")

@@ -122,6 +122,20 @@ def test_a_concession_lets_one_unit_of_a_lot_pass() -> None:
     assert [hold.hold for hold in holds(rig).on(one)] == ["H2"]  # of another hold nobody said so
 
 
+def test_a_concession_is_not_one_of_a_hold_that_comes_again_later() -> None:
+    rig = rig_of()
+    act(rig, verdict(1, kind="lot", subject="L7"))
+    act(rig, verdict(2, "concession", subject="SN1"))
+    act(rig, verdict(3, "release", kind="lot", subject="L7"))
+    act(rig, verdict(4, kind="lot", subject="L7"))
+    one = Unit("u", "SN1", lots={"L7"})
+    assert [hold.decision_seq for hold in holds(rig).on(one)] == [4]
+    restarted(rig)
+    assert [hold.decision_seq for hold in holds(rig).on(one)] == [4]
+    act(rig, verdict(5, "concession", subject="SN1"))
+    assert not holds(rig).on(one)
+
+
 def test_repeats_are_answered_and_do_not_fill_the_log() -> None:
     rig = rig_of()
     for _ in range(101):
