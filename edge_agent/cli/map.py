@@ -47,8 +47,9 @@ def test(
     as_json: AsJson = False,
 ) -> None:
     """Exit 1 if something has no word."""
-    dictionary = _dictionary(ctx, route)
-    bodies = [("", 0, _body(file))] if file is not None else _newest(ctx, data_dir, dictionary, kind, last)
+    dictionary, sent = _dictionary(ctx, route)
+    kinds = [kind] if kind else sent
+    bodies = [("", 0, _body(file))] if file is not None else _newest(ctx, data_dir, kinds, last)
     shown = []
     for label, seq, body in bodies:
         translated = dictionary.translate(body)
@@ -62,9 +63,10 @@ def test(
         raise typer.Exit(ExitCode.PROBLEM)
 
 
-def _dictionary(ctx: typer.Context, route: str) -> Dictionary:
+def _dictionary(ctx: typer.Context, route: str) -> tuple[Dictionary, list[str]]:
+    """The route's dictionary, and the kinds of record that the route sends in its words."""
     from edge_agent.config import load
-    from edge_agent.routes.dictionary import Dictionary
+    from edge_agent.routes.dictionary import KINDS, Dictionary
 
     config = load(Globals.of(ctx).config)
     if route not in config.routes:
@@ -72,7 +74,8 @@ def _dictionary(ctx: typer.Context, route: str) -> Dictionary:
     name = config.routes[route].dictionary
     if name is None:
         raise UsageProblem(f"route {route} has no dictionary", hint="write dictionary: NAME into its section")
-    return Dictionary(name, config.dictionaries[name])
+    sent = [kind.label for kind in sorted(KINDS) if kind.label in config.routes[route].send]
+    return Dictionary(name, config.dictionaries[name]), sent
 
 
 def _body(path: Path) -> dict[str, Any]:
@@ -91,15 +94,16 @@ def _body(path: Path) -> dict[str, Any]:
 
 
 def _newest(
-    ctx: typer.Context, data_dir: DataDir, dictionary: Dictionary, kind: str, last: int
+    ctx: typer.Context, data_dir: DataDir, kinds: list[str], last: int
 ) -> list[tuple[str, int, dict[str, Any]]]:
     from edge_agent.routes.dictionary import KINDS
 
     labels = {one.label: one for one in KINDS}
-    if kind and kind not in labels:
-        hint = f"choose from {', '.join(sorted(labels))}"
-        raise UsageProblem(f"records of kind {kind!r} are not translated", hint=hint)
-    wanted = [labels[kind]] if kind else sorted(KINDS)
+    for kind in kinds:
+        if kind not in labels:
+            hint = f"choose from {', '.join(sorted(labels))}"
+            raise UsageProblem(f"records of kind {kind!r} are not translated", hint=hint)
+    wanted = [labels[kind] for kind in kinds]
     with closing(open_archive(data_dir_of(ctx, data_dir))) as archive:
         return [(one.label, seq, orjson.loads(body)) for one in wanted for seq, body in archive.newest(int(one), last)]
 
