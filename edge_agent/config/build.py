@@ -145,7 +145,7 @@ class _StationBuilder:
             attempts=attempts(self.settings.attempts),
             gate=self._gate(),
             needs=NeedsBuilder(
-                self.settings, self.refs, self.problems, self.path, self.rules, self._no_overlap
+                self.settings, self.refs, self.problems, self.path, self.labels, self.rules, self._no_overlap
             ).build(),
         )
 
@@ -317,6 +317,8 @@ def _rules(
     """The label rules of these names, each of which must be able to give an identifier of one of these kinds."""
     for index, name in enumerate(names or ()):
         rule = labels.rules.get(name)
+        if rule is None and problems.root.has(("labels", name)):
+            continue  # it is described, with a mistake, which is told there
         if rule is None:
             hint = nearest(name, labels.rules) or "describe it in the section labels:"
             problems.add((*path, index), f"no label rule is named {name!r}", hint)

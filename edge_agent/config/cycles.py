@@ -172,7 +172,8 @@ class CycleBuilder:
         counter = refs.tag(name, where, types=tuple(_COUNTERS))
         if counter is not None and ready is not None and read is not None and counter.group not in (ready.group, read):
             what = f"{name} is in {counter.group}, but must be read together with the result"
-            self._problems.add(where, what, f"move it to {read} or to {ready.group}")
+            hint = f"move it to {read}" if read == ready.group else f"move it to {read} or to {ready.group}"
+            self._problems.add(where, what, hint)
         if ready is None or ack is None or read is None:
             return None
         bits = _COUNTERS.get(refs.type_of(counter), 16) if counter is not None else 16

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field, replace
 from edge_agent.config.report import Path, Problems, nearest, split_hint, validate
 from edge_agent.config.settings import NAME, NAME_HINT
 from edge_agent.config.tree import Node
-from edge_agent.driver import Cadence, DriverSpec, Settings, Shape, UnknownDriver, driver_names, load_driver
+from edge_agent.driver import (
+    Cadence,
+    DriverSpec,
+    Settings,
+    Shape,
+    TagSettings,
+    UnknownDriver,
+    driver_names,
+    load_driver,
+)
 from edge_agent.model import Tag
 
 _FILL = {"poll": "1s"}  # a group whose interval is wrong is still a polled one
@@ -67,10 +76,14 @@ def load_device(name: str, node: Node, problems: Problems, specs: dict[str, Driv
     settings, cut = validate(spec.settings(), path, data, problems, _FILL)
     if settings is None:
         return None, only_names
+    useless = _useless(settings)
+    for tag in useless:
+        hint = "add write: true, or move it into a group that is read"
+        problems.add((*path, "tags", tag), "is neither read nor written", hint)
     try:
         shape = spec.describe(name, settings)
     except ValueError as error:
-        if not cut:
+        if not cut and not useless:
             problems.add(path, *split_hint(str(error)))
         return None, only_names
     known = _known(name, spec, shape, path, problems)
@@ -78,6 +91,14 @@ def load_device(name: str, node: Node, problems: Problems, specs: dict[str, Driv
         wrong = _tags_at(cut, node)
         return None, replace(known, tags=tags | set(known.tags), groups=groups | set(known.groups), doubtful=wrong)
     return Device(name, spec, settings, shape), known
+
+
+def _useless(settings: Settings) -> list[str]:
+    """Tags outside the groups that nobody may write: mostly an acknowledge without ``write: true``."""
+    tags = getattr(settings, "tags", None)
+    if not isinstance(tags, Mapping):
+        return []
+    return [str(name) for name, tag in tags.items() if isinstance(tag, TagSettings) and not tag.write]
 
 
 def _tags_at(cut: set[Path], node: Node) -> set[str]:

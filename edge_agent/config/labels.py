@@ -12,7 +12,7 @@ only rare labels show; such a label is read at run time by both, and is then dou
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -251,6 +251,28 @@ def no_overlap_with(rules: Collection[Rule], pattern: re.Pattern[str], path: Pat
             line = problems.root.find(("labels", rule.name)).line
             what = f"{_spelled(clash[0])} is also a label of {rule.name} (line {line}), with another meaning"
             problems.add(path, what, APART)
+
+
+def meant_by(names: Iterable[str] | None, pattern: str | None, labels: Labels) -> list[Rule]:
+    """The rules by which a section knows its labels; what is wrong with it is told elsewhere."""
+    if pattern is not None:
+        try:
+            return [PatternRule("", re.compile(pattern))]
+        except re.error:
+            return []
+    return [labels.rules[name] for name in names or () if name in labels.rules]
+
+
+def read_alike(ours: Iterable[Rule], theirs: Sequence[Rule]) -> str | None:
+    """A label that both read, if their examples show one."""
+    for mine in ours:
+        for other in theirs:
+            shown = [(printed, other) for printed, _ in _readings(mine)]
+            shown += [(printed, mine) for printed, _ in _readings(other)]
+            for printed, rule in shown:
+                if isinstance(rule.read(printed), Label):
+                    return _spelled(printed)
+    return None
 
 
 def named_with(scanner: str, node: Node) -> Iterator[str]:

@@ -127,13 +127,13 @@ def _load(path: Path, root: Node, problems: Problems) -> Config | None:
         dictionary, _ = validate(DictionarySettings, ("dictionaries", name), node.value, problems)
         if dictionary is not None:
             dictionaries[name] = dictionary
-    judge_dictionaries(dictionaries, stations, routes, problems)
+    judge_dictionaries(dictionaries, stations, routes, labels, problems)
     inbound = _inbound(root, problems)
     if problems.found or agent is None or buffer is None:
         return None
     canonical = json.dumps(root.value, sort_keys=True, separators=(",", ":"))
     config_id = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-    risks = find_risks(stations, devices, plan, routes, Problems(str(path), root))
+    risks = find_risks(stations, devices, plan, routes, inbound, Problems(str(path), root))
     return Config(path, config_id, agent, buffer, devices, stations, plan, routes, dictionaries, inbound, risks)
 
 

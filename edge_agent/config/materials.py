@@ -15,13 +15,15 @@ from pydantic import Field, model_validator
 from edge_agent.binding.needs import Component, Material, Needs, Required, Variant
 from edge_agent.binding.seen import Reads
 from edge_agent.config.by_position import ByPosition
+from edge_agent.config.labels import meant_by, read_alike
 from edge_agent.config.limits import Limits
 from edge_agent.config.report import Path, Problems, nearest
 from edge_agent.driver import Settings
+from edge_agent.identify.label import Labels, Rule
 
 if TYPE_CHECKING:
     from edge_agent.config.references import References
-    from edge_agent.config.settings import StationSettings
+    from edge_agent.config.settings import IdentitySettings, StationSettings
 
 Text = Annotated[str, Field(min_length=1, max_length=64)]
 _INTEGERS = ("int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -104,6 +106,7 @@ class NeedsBuilder:
     refs: References
     problems: Problems
     path: Path
+    labels: Labels
     rules: Callable[..., frozenset[str]]  # (names, path, *kinds)
     apart: Callable[[re.Pattern[str] | None, Iterable[str], Path], None]
 
@@ -114,9 +117,14 @@ class NeedsBuilder:
             hint = "write identity: {when: before, ...}, or install them at a station that has it"
             self.problems.add((*self.path, "components"), "need a unit that is known before the work", hint)
         remove = settings.remove and self._reads(settings.remove, ("remove",), settings.positions[0], ("serial",))
+        self._one_meaning()
+        must = self._known("require", "materials", settings.require.materials, settings.materials)
+        must_have = self._known("require", "components", settings.require.components, settings.components)
         return Needs(
-            materials=tuple(self._material(name, one) for name, one in settings.materials.items()),
-            components=tuple(self._component(name, one) for name, one in settings.components.items()),
+            materials=tuple(self._material(name, one, name in must) for name, one in settings.materials.items()),
+            components=tuple(
+                self._component(name, one, name in must_have) for name, one in settings.components.items()
+            ),
             remove=remove[0] if remove else None,
             context=self._known("require", "context", settings.require.context, settings.context),
             previous=tuple(settings.previous),
@@ -163,23 +171,46 @@ class NeedsBuilder:
                 found |= set(scan.values()) if isinstance(scan, dict) else {scan}
         return found
 
-    def _material(self, name: str, settings: MaterialSettings) -> Material:
+    def _one_meaning(self) -> None:
+        """A label that two sections mean at one scanner is taken by one of them, and the other never sees it.
+
+        Components may share a scanner and a label: the part number tells them apart.
+        """
+        settings, before = self.settings, list[tuple[Path, set[str], list[Rule]]]()
+        sections: list[tuple[Path, IdentitySettings | RemoveSettings | MaterialSettings | ComponentSettings]]
+        sections = [(("identity",), settings.identity)] if settings.identity.of == "serial" else []
+        sections += [(("remove",), settings.remove)] if settings.remove is not None else []
+        sections += [(("materials", name), one) for name, one in settings.materials.items()]
+        sections += [(("components", name), one) for name, one in settings.components.items()]
+        for path, one in sections:
+            scanners = set(one.scan.values() if isinstance(one.scan, dict) else [one.scan] if one.scan else [])
+            meant = meant_by(one.labels, one.pattern, self.labels)
+            for earlier, theirs, rules in before:
+                both = path[0] == "components" == earlier[0]
+                example = None if both or scanners.isdisjoint(theirs) else read_alike(meant, rules)
+                if example is not None:
+                    line = self.problems.root.find((*self.path, *earlier)).line
+                    what = f"{example} is also a label of {'.'.join(map(str, earlier))} (line {line}) at this scanner"
+                    self.problems.add((*self.path, *path), what, "name another scanner, or labels that only these are")
+            before.append((path, scanners, meant))
+
+    def _material(self, name: str, settings: MaterialSettings, must: bool) -> Material:
         at: Path = ("materials", name)
         done = self.refs.tag(
             settings.splice_done or "", (*self.path, *at, "splice_done"), polled=True, types=("bool", *_INTEGERS)
         )
         return Material(
-            name, self._reads(settings, at, self.settings.positions[0], ("lot", "package")), settings.required,
+            name, self._reads(settings, at, self.settings.positions[0], ("lot", "package")), settings.required or must,
             frozenset(settings.part_number), settings.quantity_per_unit, settings.splice, done, settings.splice_units,
         )  # fmt: skip
 
-    def _component(self, name: str, settings: ComponentSettings) -> Component:
+    def _component(self, name: str, settings: ComponentSettings, must: bool) -> Component:
         reads: dict[int, Reads] = {}
         for number in self.settings.positions:
             found = self._reads(settings, ("components", name), number, ("serial",))
             if found:
                 reads[number] = found[0]
-        return Component(name, reads, settings.required, frozenset(settings.part_number), settings.count)
+        return Component(name, reads, settings.required or must, frozenset(settings.part_number), settings.count)
 
     # --- by name -------------------------------------------------------------------------------------------------
 

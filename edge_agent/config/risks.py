@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from edge_agent.config.estimate import bytes_per_s
 from edge_agent.config.report import Path, Problems
 from edge_agent.config.settings import StationSettings
 from edge_agent.errors import Problem
+from edge_agent.inbound.settings import InboundSettings
 from edge_agent.routes.file_settings import FileRouteSettings
 from edge_agent.routes.settings import MqttRouteSettings, RouteSettings, Secret, SecretMissing, TlsSettings
 from edge_agent.routes.sql_settings import SqlRouteSettings
@@ -35,13 +37,17 @@ def find_risks(
     devices: Mapping[str, Device],
     plan: Plan,
     routes: Mapping[str, RouteSettings],
+    inbound: Mapping[str, InboundSettings],
     notes: Problems,
 ) -> tuple[Problem, ...]:
     """Every warning, in the order of their lines. ``notes`` is an empty collection for this file."""
+    steps, heard = {station.step for station in stations.values()}, any(one.status for one in inbound.values())
     for name, station in stations.items():
         _station(name, station, notes)
+        _steps_before(name, station, steps, heard, notes)
     _stale_results(plan, notes)
     _pulses(plan, devices, notes)
+    _no_part_number(plan, notes)
     for name, device in devices.items():
         _device(name, device, plan, notes)
     for name, route in routes.items():
@@ -66,6 +72,39 @@ def _station(name: str, station: StationSettings, notes: Problems) -> None:
     if "timeout" not in station.cycle.model_fields_set:
         what = f"no timeout: a cycle without an end stays open for {station.cycle.timeout / 60:.0f} minutes"
         notes.add(path, what, "add timeout: somewhat longer than the longest cycle, e.g. 5min")
+
+    late = station.identity
+    if late.when == "after" and late.max_wait >= station.cycle.timeout:
+        what = f"waits {late.max_wait:.0f} s for the scan, as long as a whole cycle: two will wait at once, in doubt"
+        notes.add(("stations", name, "identity", "max_wait"), what, "write a time shorter than the shortest cycle")
+
+
+def _steps_before(name: str, station: StationSettings, steps: set[str], heard: bool, notes: Problems) -> None:
+    """A step that nobody does is missing at every unit: mostly a spelling mistake."""
+    asked: list[tuple[Path, int, str]] = [(("previous",), index, step) for index, step in enumerate(station.previous)]
+    gate = station.gate.previous if station.gate is not None else []
+    asked += [(("gate", "previous"), index, step) for index, step in enumerate(gate)]
+    for at, index, step in asked:
+        alike = get_close_matches(step, sorted(steps), n=1, cutoff=0.6)
+        if step in steps or (heard and not alike):
+            continue
+        what = f"no station here does the step {step!r}"
+        if not heard:
+            what = f"no station here does the step {step!r}, and nobody else is heard"
+        hint = f"did you mean {alike[0]}?" if alike else "hear who does it: inbound: {line: {url: ..., status: [...]}}"
+        notes.add(("stations", name, *at, index), what, hint)
+
+
+def _no_part_number(plan: Plan, notes: Problems) -> None:
+    """``parts:`` of units whose part number nothing can tell."""
+    named = {name for station in plan.stations for name in station.rules}
+    given = any("part_number" in plan.labels.rules[name].gives for name in named)
+    given |= any("part_number" in one.pattern.groupindex for one in plan.stations if one.pattern is not None)
+    for station in plan.stations:
+        if station.needs.variants and not given and all(one.name != "part_number" for one in station.context):
+            what = "nothing tells the part number: every cycle here is incomplete"
+            hint = "add context: {part_number: {scan: ..., pattern: ...}}, or a label of the unit that has it"
+            notes.add(("stations", station.name, "parts"), what, hint)
 
 
 def _stale_results(plan: Plan, notes: Problems) -> None:

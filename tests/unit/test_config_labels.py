@@ -133,3 +133,33 @@ def test_without_the_section_there_are_no_rules(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(HEAD.partition("labels:")[0], encoding="utf-8")
     assert load(path).plan.labels.names == ()
+
+
+def test_a_rule_with_a_mistake_is_told_once_and_not_as_unknown(tmp_path: Path) -> None:
+    rule = r"  box: {format: pattern, pattern: '^(?P<serial>B\d+'}"
+    (problem,) = problems(tmp_path, f"{rule}{STATION}{{when: before, scan: gate, labels: [unit, box]}}")
+    assert problem.key == "labels.box.pattern"
+
+
+def dial(tmp_path: Path, kind: str, text: str) -> Config:
+    """A configuration with a polled tag dial.i of this kind."""
+    device = f"{{driver: modbus, connection: tcp://127.0.0.1, groups: {{s: {{poll: 50ms, tags: {{i: {kind}}}}}}}}}"
+    path = tmp_path / "config.yaml"
+    path.write_text(HEAD.replace("devices: {", f"devices: {{dial: {device}, ") + text, encoding="utf-8")
+    return load(path)
+
+
+def test_a_late_scan_that_is_waited_for_as_long_as_a_cycle_lasts_is_risky(tmp_path: Path) -> None:
+    end = "\n    cycle: {end: {tag: dial.i}, timeout: 20s}\n"
+    for wait, warned in (("20s", True), ("5s", False)):
+        text = f"{STATION}{{when: after, scan: gate, labels: [unit], max_wait: {wait}}}{end}"
+        found = dial(tmp_path, '{address: "coil:1"}', text).warnings
+        assert any(one.key == "stations.OP10.identity.max_wait" for one in found) is warned
+
+
+def test_a_dictionary_needs_a_word_for_each_defect_of_the_sheet(tmp_path: Path) -> None:
+    sheet = "  sheet: {format: command, prefix: '%', defects: {D12: scratch, D13: dent}}\n"
+    words = "dictionaries: {qms: {version: '1', codes: {defects: {D12: SCRATCH%s}}}}\n"
+    (problem,) = problems(tmp_path, sheet + words % "")
+    assert (problem.key, problem.what) == ("dictionaries.qms.codes.defects", "has no word for D13")
+    read(tmp_path, sheet + words % ", D13: DENT")

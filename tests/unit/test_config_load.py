@@ -243,7 +243,7 @@ def test_ten_different_mistakes_are_all_told_with_their_lines(tmp_path: Path) ->
         ("  OP20:", "  press:", "stations.press", "device"),
         ("  OP20:", "  agent:", "stations.agent", "itself"),
         ("connection: tcp", "connection: udp", "devices.press.connection", "tcp://"),
-        ('"coil:20", write: true', '"coil:20"', "devices.press", "not writable"),
+        ('"coil:20", write: true', '"coil:20"', "devices.press.tags.ack", "add write: true"),
         ("{ack: {", "{ready: {", "devices.press", "twice"),
         ("start: now", "start: new", "routes.mes.start", "now"),
         ("start: now", "stations: [OP2], start: now", "routes.mes.stations.0", "OP20"),

@@ -128,6 +128,62 @@ def test_labels_must_say_what_is_meant(tmp_path: Path, changes: dict[str, Any], 
     assert any(what in one for one in mistakes(tmp_path, **changes))
 
 
+SN = r"(?P<serial>SN\d+)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"components": {"pcb": {"scan": "gate", "pattern": SN}}},
+            "components.pcb: 'SN0' is also a label of identity (line 14) at this scanner",
+        ),
+        (
+            {"remove": {"scan": "desk", "labels": ["board"]}},
+            "components.pcb: 'B:0/0' is also a label of remove (line 14) at this scanner",
+        ),
+        (
+            {"materials": {name: {"scan": "desk", "labels": ["reel"]} for name in ("solder", "glue")}},
+            "materials.glue: 'R:0/0/0' is also a label of materials.solder (line 14) at this scanner",
+        ),
+    ],
+)
+def test_one_label_at_one_scanner_has_one_meaning(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    told = mistakes(tmp_path, parts={}, **changes)
+    assert told == [f"{words} | name another scanner, or labels that only these are"]
+
+
+def test_components_that_only_the_part_number_tells_apart_share_scanner_and_label(tmp_path: Path) -> None:
+    two = {name: {"scan": "desk", "labels": ["board"], "part_number": [name]} for name in ("AB-1", "AB-2")}
+    assert len(config_of(tmp_path, components=two, parts={}).plan.stations[0].needs.components) == 2
+
+
+def test_what_the_station_requires_by_name_is_required(tmp_path: Path) -> None:
+    pcb = {"pcb": {"scan": "desk", "labels": ["board"], "required": False}}
+    require = {"materials": ["glue"], "components": ["pcb"]}
+    needs = config_of(tmp_path, components=pcb, require=require, parts={}).plan.stations[0].needs
+    assert needs.required == Required(frozenset(), frozenset({"solder", "glue"}), frozenset({"pcb"}))
+    told = mistakes(tmp_path, require={"materials": ["gleu"], "components": ["pbc"]})
+    assert told == [
+        "require.materials.0: the station has no material 'gleu' | did you mean glue?",
+        "require.components.0: the station has no component 'pbc' | did you mean pcb?",
+    ]
+
+
+def test_a_step_that_nobody_does_and_a_part_number_that_nothing_tells_are_risky(tmp_path: Path) -> None:
+    def told(**changes: Any) -> list[str]:
+        warnings = config_of(tmp_path, **changes).warnings
+        return [f"{one.key.removeprefix('stations.OP10.')}: {one.hint}" for one in warnings if "OP10." in one.key]
+
+    assert "previous.0: hear who does it: inbound: {line: {url: ..., status: [...]}}" in told()
+    assert "previous.0: did you mean solder?" in told(previous=["sodler"])
+    assert "gate.previous.0: did you mean solder?" in told(gate={"previous": ["soldr"]})
+    assert not [one for one in told(previous=["solder"]) if one.startswith("previous")]
+    assert not [one for one in told() if one.startswith("parts")]
+    operator = {"operator": STATION["context"]["operator"]}
+    assert [one for one in told(context=operator) if one.startswith("parts: add context: {part_number")]
+
+
 def test_components_need_a_unit_that_is_known_before_the_work(tmp_path: Path) -> None:
     identity = {"when": "in_data", "tag": "press.force"}
     told = mistakes(tmp_path, identity=identity)
