@@ -8,6 +8,7 @@ that do not know the label, and the patterns of stations. Control characters are
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +21,11 @@ from edge_agent.cli.output import AsJson, add_row, console, emit_json, say, tabl
 from edge_agent.errors import EdgeAgentError
 from edge_agent.i18n import _, ngettext, translate
 from edge_agent.identify.label import Label, Unread
-from edge_agent.identify.patterns import identify, text_of
+from edge_agent.identify.patterns import identify, readable, text_of
 from edge_agent.model import Scan
 
 if TYPE_CHECKING:
+    from edge_agent.binding.plan import Plan
     from edge_agent.config import Config
 
 command = typer.Typer(add_completion=False, no_args_is_help=True, help=_("Print command barcodes, try label rules."))
@@ -101,11 +103,9 @@ def read(
     scan = Scan("", clock.now(), _raw(text, hexadecimal), symbology=aim)
     answers = config.plan.labels.explain(scan)
     content, encoding = text_of(scan.raw)
-    own = {
-        station.name: identify(content, station.pattern)
-        for station in config.plan.stations
-        if station.pattern is not None
-    }
+    own: dict[str, dict[str, str] | None] = {}
+    for where, found in _own(config.plan, content):
+        own[where] = own.get(where) or found
     if as_json:
         told = {name: _json(answer) for name, answer in answers.items()}
         emit_json({"raw": scan.raw.hex(), "text": content, "encoding": encoding, "rules": told, "stations": own})
@@ -114,6 +114,29 @@ def read(
     believed = any(isinstance(one, Label) and not one.doubtful for one in answers.values())
     if not believed and not any(own.values()):
         raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _own(plan: Plan, content: str | None) -> Iterator[tuple[str, dict[str, str] | None]]:
+    """What each pattern that stands at a station or a register reads, and where it stands."""
+    registers = {one.slot.register.name: one.slot.register for one in plan.stations if one.slot is not None}
+    reads = [(f"registers.{name}", one.entry) for name, one in registers.items()]
+    for station in plan.stations:
+        name, needs = station.name, station.needs
+        if station.pattern is not None:
+            yield f"{name}.identity", identify(content, station.pattern, station.of)
+        for context in station.context:
+            if context.pattern is not None:
+                match = context.pattern.fullmatch(content) if content is not None and readable(content) else None
+                value = match and (match.groupdict().get(context.name) or match[0])
+                yield f"{name}.context.{context.name}", {context.name: value} if value else None
+        if station.carrying is not None and station.carrying.reads is not None:
+            reads.append((f"{name}.carrier", station.carrying.reads))
+        reads += [(f"{name}.materials.{one.name}", read) for one in needs.materials for read in one.reads]
+        reads += [(f"{name}.components.{one.name}", read) for one in needs.components for read in one.reads.values()]
+        reads += [(f"{name}.remove", needs.remove)] if needs.remove is not None else []
+    for where, read in reads:
+        if read.pattern is not None:
+            yield where, identify(content, read.pattern, read.kind)
 
 
 def typed(text: str) -> bytes:
@@ -193,13 +216,13 @@ def _show(
         lines = [f"{kind} = {value}" for kind, value in answer.identifiers.items()]
         lines += [f"{flag}: {flag_text(flag)}" for flag in answer.flags]
         add_row(rows, name, state, "\n".join(lines))
-    for station, found in own.items():
+    for where, found in own.items():
         if found:
             lines = [f"{kind} = {value}" for kind, value in found.items()]
-            add_row(rows, f"{station}.identity.pattern", Text(_("reads it"), "green"), "\n".join(lines))
+            add_row(rows, f"{where}.pattern", Text(_("reads it"), "green"), "\n".join(lines))
         else:
             why = Text(_("the pattern does not match the whole label"), "dim")
-            add_row(rows, f"{station}.identity.pattern", Text("–", "dim"), why)
+            add_row(rows, f"{where}.pattern", Text("–", "dim"), why)
     if not answers and not own:
         say(out, _("the configuration has no label rules and no patterns"))
     out.print(rows)

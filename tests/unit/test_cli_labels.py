@@ -138,9 +138,38 @@ def test_read_as_json_and_from_the_hex_of_a_scan_record(config: Path, capsys: py
     assert told["rules"]["unit"] == {
         "reads": True, "identifiers": {"serial": "SN00000001"}, "flags": [], "doubtful": False,
     }  # fmt: skip
-    assert told["rules"]["box"]["reads"] is False and told["stations"] == {"OP10": None}
+    assert told["rules"]["box"]["reads"] is False and told["stations"] == {"OP10.identity": None}
     assert run("labels", "read", "--config", config, "--hex", "zz") == ExitCode.USAGE
     assert run("labels", "read", "--config", config, "x", "--aim", "d2") == ExitCode.USAGE
+
+
+def test_read_knows_every_pattern_of_a_station(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        r"""
+agent: {id: l3-pc1, location: {enterprise: acme, site: suzhou, area: assembly, line: L3}, data_dir: /nowhere}
+devices:
+  gate: {driver: scanner, port: /dev/null}
+  desk: {driver: scanner, port: /dev/zero}
+stations:
+  MIXER:
+    step: mix
+    identity: {when: before, of: lot, scan: gate, pattern: '(?P<lot>L\d+)'}
+    cycle: {timeout: 24h}
+    context: {part_number: {scan: desk, pattern: 'PN:(?P<part_number>\w+)'}, shift: {scan: desk, pattern: 'SHIFT\d'}}
+    materials: {flux: {scan: desk, pattern: 'F:(?P<lot>\w+)', required: false}}
+""".lstrip(),
+        encoding="utf-8",
+    )
+    read = {}
+    for label in ("L7", "PN:X1", "SHIFT2", "F:9"):
+        assert run("labels", "read", "--config", path, label, "--json") == ExitCode.OK, label
+        told = json.loads(capsys.readouterr().out)["stations"]
+        read |= {where: found for where, found in told.items() if found is not None}
+    assert read == {
+        "MIXER.identity": {"lot": "L7"}, "MIXER.context.part_number": {"part_number": "X1"},
+        "MIXER.context.shift": {"shift": "SHIFT2"}, "MIXER.materials.flux": {"lot": "9"},
+    }  # fmt: skip
 
 
 def test_read_speaks_chinese(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
