@@ -182,6 +182,10 @@ class Archive:
         """The newest cycles that are bound to no unit, and how many there are."""
         return found.unbound(self._connection, since_ns=since_ns, station=station, limit=limit)
 
+    def stations(self) -> list[str]:
+        """Every station that ever was in the configuration."""
+        return [name for (name,) in self._connection.execute("SELECT name FROM station ORDER BY name")]
+
     def newest(self, kind: int, count: int) -> list[tuple[int, bytes]]:
         """(seq, body) of the newest records of a kind, among the last ``NEWEST_SCANNED`` of the log; newest first."""
         sql = (

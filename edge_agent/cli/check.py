@@ -111,14 +111,19 @@ def _station(station: Station) -> dict[str, Any]:
     return {
         "step": station.step,
         "identity": station.identity,
-        "positions": {str(position.number): _position(position) for position in station.positions},
+        "positions": {str(position.number): _position(station, position) for position in station.positions},
     }
 
 
-def _position(position: Position) -> dict[str, Any]:
-    ends_with, end_tag = _end(position)
+def _position(station: Station, position: Position) -> dict[str, Any]:
+    ends_with, end_tag = _end(station, position)
+    by = position.scanner or (position.serial.name if position.serial else None)
+    if station.slot is not None:
+        by = f"{station.slot.register.name}.{station.slot.number}"
+    elif station.batch is not None:
+        by = station.batch.entry.scanner
     return {
-        "identified_by": position.scanner or (position.serial.name if position.serial else None),
+        "identified_by": by,
         "ends_with": ends_with,
         "end_tag": end_tag,
         "collects": [one.name for one in position.collect],
@@ -126,8 +131,8 @@ def _position(position: Position) -> dict[str, Any]:
     }
 
 
-def _end(position: Position) -> tuple[str | None, str | None]:
-    """What ends a cycle there, and the tag, group or scanner that shows it."""
+def _end(station: Station, position: Position) -> tuple[str | None, str | None]:
+    """What ends a cycle there, and the tag, group or scanner that shows it. None: the next scan."""
     from edge_agent.binding.plan import Edge, Handshake, Message
 
     match position.end:
@@ -137,8 +142,12 @@ def _end(position: Position) -> tuple[str | None, str | None]:
             return "edge", tag.name
         case Message(read=group):
             return "message", group
-        case _:
-            return ("scan_out", position.out) if position.out is not None else (None, None)
+        case _ if station.slot is not None:
+            return "step", station.slot.register.index.name
+    out = position.out
+    if station.batch is not None and station.batch.exit is not None:
+        out = station.batch.exit.scanner
+    return ("scan_out", out) if out is not None else (None, None)
 
 
 def _unclaimed(config: Config) -> list[str]:
@@ -226,10 +235,14 @@ def _poll(poll_s: float | None) -> str:
 
 def _show_stations(out: Console, facts: dict[str, Any]) -> None:
     rows = table(_("STATION"), _("STEP"), _("IDENTIFIED BY"), _("ENDS WITH"), _("COLLECTS"), _("CLAIMS"))
+    ends = {
+        "handshake": _("handshake {tag}"), "edge": _("edge of {tag}"), "message": _("message of {tag}"),
+        "scan_out": _("a scan of {tag}"), "step": _("the next step of {tag}"),
+    }  # fmt: skip
     for name, station in facts["stations"].items():
         several = len(station["positions"]) > 1
         for number, position in station["positions"].items():
-            end = {"handshake": _("handshake {tag}"), "edge": _("edge of {tag}")}.get(position["ends_with"])
+            end = ends.get(position["ends_with"])
             claims = "\n".join(f"{group}: {', '.join(tags)}" for group, tags in position["claims"].items())
             add_row(
                 rows,

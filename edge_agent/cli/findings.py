@@ -42,6 +42,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Of many, the newest for people."""
+    _must_be_known(code)
     since_ns = instant_ns(since, "--since")
     with closing(open_archive(data_dir_of(ctx, data_dir))) as archive:
         found, count = archive.findings(since_ns=since_ns, code=code, all_=all_, limit=100_000 if as_json else SHOWN)
@@ -64,6 +65,7 @@ def ack(
     """Ask the agent to record it, one by one."""
     if bool(ids) == bool(code):
         raise UsageProblem("say which findings", hint="edge-agent findings ack ID --reason TEXT, or --code CODE")
+    _must_be_known(code)
     path = data_dir_of(ctx, data_dir)
     chosen = ids or []
     if code:
@@ -83,6 +85,15 @@ def ack(
     else:
         text = ngettext("{count} finding acknowledged", "{count} findings acknowledged", done)
         say(console(), text.format(count=done), "green")
+
+
+def _must_be_known(code: str | None) -> None:
+    """A misspelt code finds nothing, which would look like good news."""
+    from edge_agent.binding.findings import SEVERITY
+    from edge_agent.config.report import nearest
+
+    if code is not None and code not in SEVERITY:
+        raise UsageProblem(f"no finding has the code {code!r}", hint=nearest(code, SEVERITY))
 
 
 def _show(out: Console, found: list[Found], count: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from edge_agent.cli import ExitCode
+from edge_agent.cli import ExitCode, UsageProblem
 from edge_agent.cli.datadir import DataDir, data_dir_of, open_archive
 from edge_agent.cli.instants import instant_ns
 from edge_agent.cli.output import AsJson, add_row, console, emit_json, instants_as_text, local_time, say, table
@@ -33,18 +33,21 @@ def command(
     """Show the cycles that are bound to no unit, why, and who it may have been."""
     since_ns = instant_ns(since, "--since")
     with closing(open_archive(data_dir_of(ctx, data_dir))) as archive:
+        if station is not None and station not in (known := archive.stations()):
+            hint = f"choose from {', '.join(known)}" if known else "no station was ever configured here"
+            raise UsageProblem(f"no station is named {station}", hint=hint)  # else a typing error were good news
         found, count = archive.unbound(since_ns=since_ns, station=station, limit=100_000 if as_json else SHOWN)
     if as_json:
         emit_json({"count": count, "cycles": [instants_as_text(asdict(one)) for one in found]})
     else:
-        _show(console(), found, count)
+        _show(console(), found, count, since_ns)
     if count:
         raise typer.Exit(ExitCode.PROBLEM)
 
 
-def _show(out: Console, found: list[Unbound], count: int) -> None:
+def _show(out: Console, found: list[Unbound], count: int, since_ns: int) -> None:
     if not found:
-        say(out, _("every cycle is bound"), "green")
+        say(out, _("every cycle since {when} is bound").format(when=local_time(since_ns)), "green")
         return
     if count > len(found):
         say(out, _("the newest {shown} of {count}:").format(shown=len(found), count=count))

@@ -139,6 +139,9 @@ async def test_an_unbound_cycle_is_listed_until_somebody_binds_it(tmp_path: Path
         assert here.readings() == {"SN2": [1.0]}
         code, output = await asyncio.to_thread(here.tell, "unbound")
         assert code == cli.ExitCode.OK, output
+        for misspelt in (("unbound", "--station", "OP21"), ("findings", "list", "--code", "skiped_scan")):
+            code, output = await asyncio.to_thread(here.tell, *misspelt)
+            assert code == cli.ExitCode.USAGE and ("OP20" in output or "skipped_scan?" in output), output
 
 
 @asynchronous

@@ -241,3 +241,31 @@ def test_an_instant_keeps_its_milliseconds(monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_how_units_come_and_go_is_told_of_every_strategy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        r"""
+agent: {id: l3-pc1, location: {enterprise: acme, site: suzhou, area: assembly, line: L3}, data_dir: /nowhere}
+devices:
+  dial: {driver: simulated, groups: {state: {poll: 50ms, tags: {index: {wave: square}}}}}
+  entry: {driver: scanner, port: /dev/null}
+  in: {driver: scanner, port: /dev/zero}
+  out: {driver: scanner, port: /dev/full}
+registers: {table: {index: dial.index, slots: 4, entry: entry}}
+stations:
+  SCREW: {step: screw, identity: {when: before, slot_of: table, slot: 2}}
+  OVEN: {step: cure, capacity: 1, identity: {when: before, scan: in}, cycle: {end: {scan: out}}}
+""".lstrip(),
+        encoding="utf-8",
+    )
+    assert _run("check", str(path), "--json") == ExitCode.OK
+    stations = json.loads(capsys.readouterr().out)["stations"]
+    said = {name: station["positions"]["1"] for name, station in stations.items()}
+    assert [(one["identified_by"], one["ends_with"], one["end_tag"]) for one in said.values()] == [
+        ("table.2", "step", "dial.index"), ("in", "scan_out", "out"),
+    ]  # fmt: skip
+    assert _run("check", str(path)) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert "the next step of dial.index" in told and "a scan of out" in told
