@@ -116,6 +116,15 @@ DISTURBANCES = {
     "too_many_attempts": "the unit comes once more than it may",
     "held": "the unit is on hold",
     "missing_step": "the step before has not passed",
+    "reader_lost": "the reader that identifies is away for a moment in mid-cycle",
+    "request_stands": "the PLC leaves its request standing when the unit has left",
+    "other_label": "the label of the unit before is read once more in place of this one's",
+    "two_scans": "two units are scanned at the entry between two steps",
+    "scan_in_step": "a label is read while the register steps",
+    "package_elsewhere": "a package that is loaded here is read at another station",
+    "changed_in_cycle": "another package is loaded while a unit is at work",
+    "negative_balance": "more units are made of a package than it holds",
+    "identical_entries": "the same value is entered for one unit after the other",
     "late_permit": "the hold is lifted while the unit stands at the gate",
 }
 
@@ -146,6 +155,7 @@ _SCANNED = {  # where a scan before the work identifies, and a PLC ends it
     "restart": Cell("orphan", ("observation_gap",), note="no evidence that it stayed"),
     "restart_rescan": Cell("bound", ("observation_gap",)),
     "plc_lost": Cell("orphan", ("observation_gap",)),
+    "reader_lost": Cell("orphan", ("observation_gap",), note="another unit's scan may have been lost"),
     "long_silence": Cell("orphan", ("observation_gap",), also=_RESTART, note="noticed when missed, and when it comes"),
 }
 _IN_DATA = {  # where the result names its unit
@@ -177,6 +187,7 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "restart": Cell("unbound", ("observation_gap",), note="what was read before stays bound"),
         "restart_rescan": Cell("bound", ("observation_gap",)),
         "plc_lost": Cell("bound", ("observation_gap",), note="what delimits is the readers, not the PLC"),
+        "reader_lost": Cell("bound", ("observation_gap",), note="the exit shows that it stayed"),
     },
     # a scan opens, a done bit or a handshake with a counter ends
     "handshake": _CLEAN
@@ -186,6 +197,22 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "early_next_scan": BOUND,
         "same_label": Cell("ambiguous", ("duplicate_serial",), note="the first PLC still works on that serial"),
         "counter_jump": Cell("ambiguous", ("sequence_gap",)),
+    },
+    # a scan opens, the edge of a bit ends; no counter, no acknowledge
+    "bare_edge": _CLEAN
+    | {name: _SCANNED[name] for name in ("missed_scan", "double_scan", "swapped_scan", "unreadable_scan")}
+    | {name: _SCANNED[name] for name in ("swapped_in_downtime", "restart", "restart_rescan", "plc_lost", "reader_lost")}
+    | {
+        "duplicate_message": Cell("bound", also=_RESTART, note="the bit stands after a restart: a level, no result"),
+        "value_missing": Cell("bound", ("missing_field",)),
+    },
+    # scanned, ended by a handshake; a number that the PLC gives each unit says after a gap whether it is the same
+    "resume": _CLEAN
+    | {
+        "swapped_in_downtime": _SCANNED["swapped_in_downtime"],
+        "restart": Cell("bound", ("observation_gap",), note="the same number"),
+        "restart_rescan": _SCANNED["restart_rescan"],
+        "plc_lost": Cell("bound", ("observation_gap",), note="the same number"),
     },
     # the serial stands in the result
     "plc_serial": _CLEAN | _COUNTED | _IN_DATA,
@@ -221,6 +248,8 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "swapped_scan": BOUND,
         "unreadable_scan": Cell("orphan", ("no_read", "skipped_scan")),
         "unit_removed": Cell("none", note="an empty slot gives no result"),
+        "two_scans": Cell("ambiguous", note="whichever was scanned last: nobody saw which one stood there"),
+        "scan_in_step": Cell("ambiguous", note="both: the one in the slot, and the one that was read"),
         "index_lost": Cell("ambiguous", ("register_unsure",), note="every unit in the slots, until scanned anew"),
         "restart": Cell("ambiguous", ("register_unsure",), also=("observation_gap",)),
         "plc_lost": Cell("ambiguous", ("register_unsure",), also=("observation_gap",)),
@@ -234,11 +263,19 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "unreadable_scan": Cell("orphan", ("no_read", "skipped_scan")),
         "foreign_label": Cell("orphan", ("unmatched_scan", "skipped_scan")),
         "two_candidates": Cell("ambiguous", also=("skipped_scan", "unmatched_scan"), note="both"),
+        "other_label": Cell(
+            "ambiguous", ("duplicate_serial",), also=("skipped_scan",), note="a second look, or a retest"
+        ),
+        "plc_lost": Cell("orphan", ("observation_gap",), also=("skipped_scan", "unmatched_scan")),
+        "swapped_in_downtime": Cell(
+            "ambiguous", ("observation_gap", "sequence_gap"), note="the label of who was finished unseen is due still"
+        ),
         "scan_too_late": Cell("orphan", ("skipped_scan", "unmatched_scan"), note="the scan finds no candidate"),
         "restart": Cell(
             "bound", ("observation_gap",), note="the result and its scan came after; what was before is nobody's"
         ),
         "restart_pending": Cell("orphan", ("observation_gap",), also=("skipped_scan", "unmatched_scan")),
+        "retest": Cell("bound", ("retest_limit",), note="once more than it may: counted, though named afterwards"),
         "value_missing": Cell("bound", ("missing_field",)),
     },
     # a tester's message names the serial
@@ -249,6 +286,7 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "garbled_serial": Cell("orphan", ("unmatched_scan",)),
         "refused_serial": Cell("orphan", ("missing_field",)),
         "value_missing": Cell("bound", ("missing_field",)),
+        "identical_entries": Cell("bound", ("identical_entries",)),
         "restart": Cell("bound", also=("observation_gap",)),
         "swapped_in_downtime": Cell("bound", also=("observation_gap",)),
     },
@@ -279,6 +317,9 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "component_reused": Cell("none", ("component_reused",), also=("missing_field",)),
         "wrong_component": Cell("none", ("wrong_material",), also=("missing_field",)),
         "component_removed": BOUND,
+        "missed_scan": Cell("none", ("skipped_scan", "unmatched_scan"), also=("missing_field",)),
+        "early_next_scan": BOUND,
+        "swapped_in_downtime": Cell("none", ("observation_gap", "unmatched_scan"), also=("missing_field",)),
         "double_scan": BOUND,
         "restart": Cell(
             "bound",
@@ -295,6 +336,10 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "wrong_material": Cell("bound", ("wrong_material",), note="it is in the unit all the same"),
         "material_expired": Cell("bound", ("material_expired",)),
         "no_material": Cell("none", ("missing_field",)),
+        "missed_scan": Cell("orphan", ("skipped_scan",)),
+        "changed_in_cycle": Cell("ambiguous", note="both packages, uncertain"),
+        "package_elsewhere": Cell("ambiguous", ("copied_lot",), note="it is loaded, uncertain"),
+        "negative_balance": Cell("bound", ("negative_balance",), note="once"),
         "restart": Cell("bound", also=("observation_gap",), note="what is loaded is kept"),
     },
     # the same serial again: attempts are numbered, the latest result governs
@@ -310,7 +355,11 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "held": Cell("none", ("gate_blocked",)),
         "missing_step": Cell("none", ("gate_blocked",), also=("missing_step",)),
         "too_many_attempts": Cell("none", ("gate_blocked",)),
-        "late_permit": Cell("bound", ("gate_blocked",), note="blocked, released, asked again, permitted"),
+        "late_permit": Cell("bound", ("gate_blocked",), note="blocked, released, asked again, permitted: attempt 1"),
+        "missed_scan": Cell("none", ("gate_blocked",), note="nobody knows who it is"),
+        "unit_removed": Cell("none", ("gate_blocked",), note="one scan is not two units' permit"),
+        "request_stands": Cell("bound", note="the permit is taken back as the unit leaves"),
+        "reader_lost": Cell("none", ("observation_gap",), also=("gate_blocked",), note="the permit is taken back"),
         "restart": Cell("bound", also=_RESTART, note="a unit that was turned away stood at the place"),
     },
 }

@@ -2,7 +2,9 @@
 
 From records alone: a sample lies in the windows of ``cycle_closed``, the newest binding of that cycle names the unit.
 What the simulator knows is used only to judge. A reading is wrong (*misbound*) if it is under a serial that is not
-its own, if a rule bound what the oracle says nobody can know, or if one result is in two cycles.
+its own, if a rule bound what the oracle says nobody can know, if one result is in two cycles, or if the values that a
+cycle says were collected are not those of its unit. A label that comes once is its unit's first attempt. A finding
+that names a serial of another round is not the visit's, and what ``also`` allows it allows once.
 """
 
 from __future__ import annotations
@@ -165,6 +167,8 @@ class Score:
         tally.readings += len(readings)
         made = [reading for reading in readings if reading.made]
         held = [reading for reading in made if reading.held]
+        alone = [one.label for one in visit.station.visits].count(visit.label) == 1
+        attempt = 1 if visit.attempt is None and alone and visit.station.numbered else visit.attempt
         cycles = {one[2] for reading in held for one in reading.held}
         owed = [
             reading for reading in readings if not reading.made
@@ -190,14 +194,23 @@ class Score:
             tally.bound += bool(right)
             if not right:
                 self._tell("not bound", visit, f"seq {reading.seq} made={reading.made}: {reading.held}")
-            elif visit.attempt is not None and reading.made and right[0][3] != visit.attempt:
+            elif attempt is not None and reading.made and right[0][3] != attempt:
                 tally.differs += 1
-                self._tell("differs", visit, f"attempt {right[0][3]}, not {visit.attempt}")
+                self._tell("differs", visit, f"attempt {right[0][3]}, not {attempt}")
+            if right and reading.made:
+                self._collected(visit, right[0][2], tally)
         for check in visit.checks:
             if problem := check(self.received):
                 kind = "misbound" if problem.startswith("misbound") else "differs"
                 setattr(tally, kind, getattr(tally, kind) + 1)
                 self._tell(kind, visit, problem)
+
+    def _collected(self, visit: Visit, cycle: str, tally: Tally) -> None:
+        """What the cycle says was measured."""
+        said = [item["value"] for item in self.received.closed[cycle].get("collected") or [] if item["name"] == "force"]
+        if any(value not in (None, visit.force) for value in said):
+            tally.misbound += 1
+            self._tell("misbound", visit, f"it collected {said}, its own is {visit.force}")
 
     def _undecided(self, visit: Visit, made: list[_Reading], tally: Tally) -> None:
         """What nobody can know must be said so."""
@@ -234,9 +247,13 @@ class Score:
                     else:
                         free[place] = False
                         tally.raised += 1
+            allowed = {visit: visit.also.copy() for visit in station.visits}
             for place, (seq, body) in enumerate(found):
                 near = [visit for visit in station.visits if visit.first_seq <= seq <= (visit.last_seq or 0)]
-                if free[place] and not any(body["code"] in visit.also for visit in near):
+                by = next((visit for visit in near if allowed[visit][body["code"]] > 0), None)
+                if free[place] and by is not None:
+                    allowed[by][body["code"]] -= 1
+                elif free[place]:
                     visit = near[-1] if near else station.visits[-1]
                     self.cells[station.strategy, visit.disturbance].false += 1
                     self._tell("false finding", visit, f"{body['code']}: {body['text']}")
@@ -246,8 +263,9 @@ class Score:
         places = [
             place for place, (seq, body) in enumerate(found)
             if free[place] and body["code"] == code and visit.first_seq <= seq <= (visit.last_seq or 0)
+            and body.get("serial") in (None, *visit.station.beside(visit))
         ]  # fmt: skip
-        return min(places, key=lambda place: (found[place][1].get("serial") != visit.label, place), default=None)
+        return min(places, key=lambda place: (found[place][1].get("serial") is None, place), default=None)
 
     def _tell(self, what: str, visit: Visit | None, text: str) -> None:
         where = f"{visit.station.strategy}/{visit.disturbance} {visit.station.name} {visit.label}" if visit else "?"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -24,6 +26,11 @@ RESTARTS = {"restart", "restart_rescan", "swapped_in_downtime"}
 """Disturbances of the whole PC: all its stations have one of them at the same time."""
 
 
+def force_of(token: int) -> float:
+    """What the machine measured on this unit: no two that come after each other are alike."""
+    return 10.0 + token % 1000
+
+
 @dataclass(eq=False)
 class Visit:
     """One unit at one station, and what must be known of it."""
@@ -36,13 +43,19 @@ class Visit:
     first_seq: int
     work: str = ""
     findings: list[str] = field(default_factory=list)
-    also: set[str] = field(default_factory=set)
+    also: Counter[str] = field(default_factory=Counter)  # how often
     last_seq: int | None = None
     tokens: set[int] = field(default_factory=set)
     spans: list[list[int]] = field(default_factory=list)  # [from, to] in which its readings must be bound
     dark: list[list[int]] = field(default_factory=list)  # and in which they must not
     attempt: int | None = None
     checks: list[Callable[[Any], str]] = field(default_factory=list)  # of what the records say beyond readings
+    alike: float | None = None  # what was measured on it, where that is always the same
+
+    @property
+    def force(self) -> float:
+        """What was measured on it."""
+        return force_of(self.token) if self.alike is None else self.alike
 
 
 class Station:
@@ -50,6 +63,7 @@ class Station:
 
     strategy: ClassVar[str]
     has_result: ClassVar[bool] = True
+    numbered: ClassVar[bool] = True  # its cycles say which attempt they were
     abreast: ClassVar[int] = 1  # units in a visit, about
     skips: ClassVar[set[str]] = set()
     waits: ClassVar[set[str]] = set()  # disturbances, beyond RESTARTS, that restart the agent
@@ -107,10 +121,16 @@ class Station:
         token = next(self._tokens)
         visit = Visit(
             self, disturbance, cell, label or self.new_label(), token, self.line.next_seq, cell.work,
-            list(cell.findings), set(cell.also), tokens={token},
+            list(cell.findings), Counter(cell.also), tokens={token},
         )  # fmt: skip
         self.visits.append(visit)
         return visit
+
+    def beside(self, visit: Visit) -> list[str]:
+        """Labels of the round that the visit is of."""
+        place = self.visits.index(visit)
+        last = bisect_right(self.rounds, place)
+        return [one.label for one in self.visits[self.rounds[last - 1] : (*self.rounds, len(self.visits))[last]]]
 
     def _end_visits(self, upto: int) -> None:
         """Findings about a round come until the end of the next one: the next scan settles some."""
@@ -133,7 +153,7 @@ class Station:
         """The reader saw no label. A run of them is one finding."""
         if self._quiet.get(reader) == self.line.restarts and "no_read" in visit.findings:
             visit.findings.remove("no_read")
-            visit.also.add("no_read")
+            visit.also["no_read"] += 1
         self._quiet[reader] = self.line.restarts
         self.line.scan(reader, "NOREAD", ScanStatus.NO_READ)
 
@@ -192,6 +212,7 @@ class Handshaking:
     def finish(self, token: int) -> None:
         """The result stands, then ready rises."""
         self.tags[self.suffixed("made")] = token
+        self.tags[self.suffixed("force")] = force_of(token)
         self.count()
         self.tags[self.suffixed("ready")] = True
 
@@ -209,4 +230,15 @@ class Handshaking:
             self.count()
 
 
-__all__ = ["BLIND", "LEAVES_OPEN", "RESTARTS", "Barrier", "Handshaking", "Restart", "Script", "Station", "Visit"]
+__all__ = [
+    "BLIND",
+    "LEAVES_OPEN",
+    "RESTARTS",
+    "Barrier",
+    "Handshaking",
+    "Restart",
+    "Script",
+    "Station",
+    "Visit",
+    "force_of",
+]

@@ -1,6 +1,7 @@
 """The strategies' stations: which kinds stand at one PC."""
 
 from truth.floor.carrier import CarrierLine
+from truth.floor.edge import BareEdge, Resuming
 from truth.floor.gate import Gate
 from truth.floor.handshake import Handshake
 from truth.floor.in_data import PlcSerial, PositionMap
@@ -18,6 +19,8 @@ from truth.visits import Station
 FLOOR: dict[str, tuple[type[Station], ...]] = {
     "scan_in_out": (ScanInOut, ScanInOut),
     "handshake": (Handshake, Handshake),
+    "bare_edge": (BareEdge, BareEdge),
+    "resume": (Resuming, Resuming),
     "plc_serial": (PlcSerial, PlcSerial),
     "position_map": (PositionMap, PositionMap),
     "carrier": (CarrierLine, CarrierLine),

@@ -69,6 +69,9 @@ class Handshake(Place):
     def reader(self) -> str:
         return f"in{self.number}{self.nest}"
 
+    def readers(self) -> list[str]:
+        return [self.reader]
+
     def announce(self, visit: Visit) -> None:
         self.scan(self.reader, visit.label)
 

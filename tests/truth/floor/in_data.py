@@ -70,7 +70,7 @@ class PlcSerial(Place):
             unit = units.get(nest)
             self.device.tags[f"sn{nest}"] = self.spoilt.get(nest, unit.label.ljust(16)) if unit else ""
             self.device.tags[f"made{nest}"] = unit.token if unit else 0
-            self.device.tags[f"force{nest}"] = 12.0 if unit else 0.0
+            self.device.tags[f"force{nest}"] = unit.force if unit else 0.0
 
     def put_in(self, visit: Visit) -> Script:
         """The visit's unit into some nest, others (of the same disturbance where that strikes all) into the rest."""
@@ -79,9 +79,9 @@ class PlcSerial(Place):
         self.units = {mine: visit}
         for nest in range(1, self.nests + 1):
             if nest != mine:
-                self.units[nest] = self.beside(visit)
+                self.units[nest] = self.fellow(visit)
 
-    def beside(self, visit: Visit) -> Visit:
+    def fellow(self, visit: Visit) -> Visit:
         """Another unit of the round: what strikes the whole result strikes it too, and is one finding."""
         whole = {
             "torn_read",

@@ -14,6 +14,7 @@ class LateScan(Place):
     """A press whose part is marked and read when it comes out."""
 
     strategy = "late_scan"
+    numbered = False  # a cycle closes before it is known whose it is
     waits: ClassVar[set[str]] = {"restart_pending"}
     settings = r"""
   plc{n}:
@@ -40,6 +41,7 @@ class LateScan(Place):
       start: {tag: plc{n}.busy, edge: rising}
       end: {handshake: {ready: plc{n}.ready, ack: plc{n}.ack, counter: plc{n}.count, read: plc{n}.result}}
     collect: {force: {tag: plc{n}.force, required: true}}
+    attempts: {max: 1, flag: true}
     tags: ["plc{n}.load", "plc{n}.made"]
 """
 
@@ -107,8 +109,11 @@ class LateScan(Place):
 
     def retest(self, visit: Visit) -> Script:
         yield 10.0  # sooner it could be a second look at the same label
+        known = bool(self.seen)
         yield from super().retest(visit)
-        visit.attempt = None  # the cycle closed before it was known whose it is
+        visit.attempt = None
+        if not known:
+            visit.findings.clear()
 
     def two_candidates(self, visit: Visit) -> Script:
         """The second is done before the first was scanned; then one label is read, or both."""
@@ -124,6 +129,43 @@ class LateScan(Place):
             self.read_label(one)
             yield self.pause(0.1, 0.5)
         yield from self.over()
+
+    def other_label(self, visit: Visit) -> Script:
+        """Its own label is not read; that of the unit before is, once more."""
+        before = self.unit("none")
+        yield from super().none(before)
+        yield 2.0  # beyond the reader's bounce
+        yield from self._unscanned(visit)
+        self.read_label(before)
+        yield from self.over()
+
+    def plc_lost(self, visit: Visit) -> Script:
+        """The result is there; then the PLC is lost for a while, and only then a label is read."""
+        yield from self._unscanned(visit)
+        self.line.lose(self.device.name, self.pause(0.5, 2.0))
+        yield from self.until(lambda: not self.device.offline)
+        yield self.pause(0.4, 0.8)
+        self.read_label(visit)
+        yield from self.over()
+
+    def swapped_in_downtime(self, visit: Visit) -> Script:
+        """It is finished unseen and may be scanned still; who is finished then may be either one's label."""
+        visit.work = "none"
+        other = self.unit("swapped_in_downtime")
+        other.findings.clear()
+        yield from self.put_in(visit)
+        yield from self.work_on(visit, watched=False)
+        self.line.commit()
+        yield Restart(lambda: self.exchange(other))
+        yield 0.5
+        yield from self.finish(other)
+        yield from self.take_out()
+        yield from self.over()
+
+    def exchange(self, other: Visit) -> None:
+        """One more result that nobody saw."""
+        self.plc.count()
+        super().exchange(other)
 
     def scan_too_late(self, visit: Visit) -> Script:
         yield from self._unscanned(visit)

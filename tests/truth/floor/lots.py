@@ -17,7 +17,8 @@ class LotConsumption(Single):
     strategy = "lot_consumption"
     settings = settings(
         devices="""
-  mat{n}: {driver: scanner, port: "/dev/ttymat{n}"}""",
+  mat{n}: {driver: scanner, port: "/dev/ttymat{n}"}
+  far{n}: {driver: scanner, port: "/dev/ttyfar{n}"}""",
         state="""          through: {address: "coil:3"}""",
         station=r"""
     materials:
@@ -26,13 +27,25 @@ class LotConsumption(Single):
         pattern: '(?P<lot>L\d{8})-(?P<part_number>\w+)/(?P<expiry>\d{4}-\d\d-\d\d)'
         part_number: [PN1]
         splice: true
-        splice_done: plc{n}.through""",
+        splice_done: plc{n}.through
+      paste:
+        scan: mat{n}
+        pattern: '(?P<package>C\d{8})#(?P<lot>K\d{8})#(?P<quantity>\d+)'
+        quantity_per_unit: 1
+  FE{n}:
+    step: store
+    identity: {when: before, scan: far{n}, pattern: '(?P<serial>SN\d{8})'}
+    materials: {paste: {scan: far{n}, pattern: '(?P<package>C\d{8})#(?P<lot>K\d{8})#(?P<quantity>\d+)'}}""",
     )
 
     def setup(self) -> None:
         super().setup()
         self.device.tags["through"] = False
         self.lot = ""
+        self.can = ""
+
+    def sources(self) -> set[str]:
+        return super().sources() | {f"FE{self.number}"}
 
     # --- passages ----------------------------------------------------------------------------------------------
 
@@ -65,7 +78,15 @@ class LotConsumption(Single):
         yield from self.through(visit)
 
     def certain(self) -> Taken:
-        return [(self.lot.partition("-")[0], True)]
+        """What is on the machine, and nothing else may be."""
+        if not self.can or self.chance.random() < 0.1:
+            self.open_can()
+        return [(self.lot.partition("-")[0], True), (self.can.split("#")[1], True)]
+
+    def open_can(self, quantity: int = 1000) -> None:
+        """In place of the one before."""
+        self.can = f"C{self.chance.randrange(10**8):08d}#K{self.chance.randrange(10**8):08d}#{quantity}"
+        self.reel(self.can)
 
     def refeed(self) -> Script:
         """Something good again."""
@@ -83,7 +104,8 @@ class LotConsumption(Single):
         old, new = self.lot, self.new_lot()
         self.reel(new)
         yield 0.3
-        yield from self.press(visit, [(old.partition("-")[0], False), (new.partition("-")[0], False)])
+        (_, can) = self.certain()
+        yield from self.press(visit, [(old.partition("-")[0], False), (new.partition("-")[0], False), can])
         self.lot = new
         yield from self.through_it()
 
@@ -116,8 +138,47 @@ class LotConsumption(Single):
         self.reel("EMPTY:solder")
         self.lot = ""
         yield 0.3
-        yield from self.press(visit, [])
+        yield from self.press(visit, self.certain()[1:])
         yield from self.refeed()
+
+    def missed_scan(self, visit: Visit) -> Script:
+        """What it took is nobody's."""
+        self.certain()
+        visit.checks.append(consumed(visit, []))
+        yield from self.through(visit, watched=False)
+
+    def changed_in_cycle(self, visit: Visit) -> Script:
+        """Another can while a unit is at work: it took of either."""
+        reel, (old, _) = self.certain()
+        visit.work = "bound"
+        self.announce(visit)
+        yield from self.put_in(visit)
+        yield from self.work_on(visit)
+        self.open_can()
+        visit.checks.append(consumed(visit, [reel, (old, False), (self.can.split("#")[1], False)]))
+        yield 0.3
+        yield from self.finish(visit)
+        yield from self.take_out()
+
+    def package_elsewhere(self, visit: Visit) -> Script:
+        """The can's label is read at another station: it was taken there, or its label was copied."""
+        reel, (can, _) = self.certain()
+        self.scan(f"far{self.number}", self.can)
+        yield 0.3
+        yield from self.press(visit, [reel, (can, False)])
+        self.can = ""
+
+    def negative_balance(self, visit: Visit) -> Script:
+        """More units than the can holds: another one was opened without a scan."""
+        visit.findings.clear()
+        held = self.chance.randint(1, 2)
+        self.open_can(held)
+        reel = (self.lot.partition("-")[0], True)
+        for number in range(held + 1):
+            one = self.unit("negative_balance") if number else visit
+            one.findings[:] = ["negative_balance"] if number == held else []
+            yield from self.press(one, [reel, (self.can.split("#")[1], True)])
+        self.can = ""
 
     def restart(self, visit: Visit) -> Script:
         self.line.commit()

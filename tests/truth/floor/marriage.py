@@ -55,6 +55,51 @@ class Marriage(Single):
         yield from self.join(visit, [label] * self.chance.randint(2, 3), [label])
         self.built_in.append(label)
 
+    def missed_scan(self, visit: Visit) -> Script:
+        """The parent was not read, its board is: into whom it went nobody knows."""
+        visit.work = "orphan"
+        label = self.board()
+        visit.checks += [installed(visit, []), nowhere(label)]
+        yield from self.put_in(visit)
+        self.read_board(label)
+        yield from self.work_on(visit, watched=False)
+        yield from self.finish(visit)
+        yield from self.take_out()
+
+    def early_next_scan(self, visit: Visit) -> Script:
+        """The next parent and its board are read before this one's end was seen."""
+        first, second = self.board(), self.board()
+        coming = self.unit("early_next_scan")
+        visit.checks.append(installed(visit, [first]))
+        coming.checks.append(installed(coming, [second]))
+        yield from self.begin(visit)
+        yield 0.3
+        self.read_board(first)
+        yield from self.work_on(visit)
+        self.plc.finish(visit.token)
+        self.plc.place(0)
+        yield self.pause(0.0, 0.04)
+        self.announce(coming)
+        yield self.pause(0.0, 0.04)
+        self.read_board(second)
+        yield from self.until(lambda: self.plc.idle)
+        yield from self.through(coming)
+        self.built_in += [first, second]
+
+    def swapped_in_downtime(self, visit: Visit) -> Script:
+        """Another unit stands there when the board is read: it is not the first one's."""
+        visit.work = "none"
+        other = self.unit("swapped_in_downtime")
+        other.work = "orphan"
+        other.findings.clear()
+        label = self.board()
+        visit.checks += [installed(visit, []), nowhere(label)]
+        yield from self.interrupted(visit, lambda: self.exchange(other))
+        self.read_board(label)
+        yield 0.3
+        yield from self.finish(other)
+        yield from self.take_out()
+
     def component_missing(self, visit: Visit) -> Script:
         visit.work = "bound"
         yield from self.join(visit, [], [])
@@ -95,6 +140,19 @@ class Marriage(Single):
         yield from self.finish(visit)
         yield from self.take_out()
         self.built_in.append(label)
+
+
+def nowhere(label: str) -> Callable[[Received], str]:
+    """This one is in nobody by the records, whoever that would be."""
+    serial = label.partition("-")[0]
+
+    def check(received: Received) -> str:
+        parents = [
+            body["parent_serial"] for _, body in received.other[Kind.GENEALOGY] if body["child_serial"] == serial
+        ]
+        return f"misbound: {serial} is in {parents}, and nobody can know that" if parents else ""
+
+    return check
 
 
 def installed(visit: Visit, labels: list[str]) -> Callable[[Received], str]:

@@ -30,7 +30,7 @@ class MessageKey(Place):
     step: test
     identity: {when: in_data, tag: tester{n}.sn, pattern: '(?P<serial>SN\d{8})'}
     cycle: {end: {message: tester{n}.result, key: tester{n}.test_id}}
-    collect: {force: {tag: tester{n}.force, required: true}}
+    collect: {force: {tag: tester{n}.force, required: true, identical: 4}}
     tags: ["tester{n}.made"]
 """
 
@@ -48,7 +48,8 @@ class MessageKey(Place):
 
     def finish(self, visit: Visit) -> Script:
         self.device.tags |= {
-            "test_id": next(self.tests), "sn": visit.label.ljust(16), "made": visit.token, "force": 12.5,
+            "test_id": next(self.tests), "sn": visit.label.ljust(16), "made": visit.token,
+            "force": visit.force,
         }  # fmt: skip
         self.line.push(self.device.name, "result")
         yield 0.1
@@ -78,6 +79,14 @@ class MessageKey(Place):
         self.device.refused = {"force"}
         yield from self.through(visit)
         self.device.refused = set()
+
+    def identical_entries(self, visit: Visit) -> Script:
+        """The operator enters the same for one unit after the other."""
+        units = [visit, *(self.unit("identical_entries") for _ in range(self.chance.randint(3, 5)))]
+        for one in units:
+            one.findings[:] = ["identical_entries"] if one is units[3] else []
+            one.alike = 7.25
+            yield from self.through(one)
 
     def restart(self, visit: Visit) -> Script:
         yield from self.put_in(visit)

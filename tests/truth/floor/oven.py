@@ -159,6 +159,9 @@ class Oven(Station):
 
     def restart(self, visit: Visit) -> Script:
         """All that are in stay in; what was read before is theirs."""
+        for one in self.visits:
+            if one.disturbance == "no_exit":
+                one.also["observation_gap"] += 1  # in the books it is in still, each time nobody watches
         self.enter(visit)
         visit.findings.clear()
         yield 1.0

@@ -146,6 +146,20 @@ class Place(Station):
         yield self.pause(0.4, 0.8)
         yield from self.after_loss(visit)
 
+    def reader_lost(self, visit: Visit) -> Script:
+        """Away for a moment: another unit's scan may have been lost."""
+        yield from self.begin(visit)
+        yield from self.work_on(visit)
+        for reader in self.readers():
+            self.line.lose_reader(reader)
+        yield 0.5
+        yield from self.finish(visit)
+        yield from self.take_out()
+
+    def readers(self) -> list[str]:
+        """What identifies here."""
+        return [f"in{self.number}"]
+
     def after_loss(self, visit: Visit) -> Script:
         yield from self.finish(visit)
         yield from self.take_out()

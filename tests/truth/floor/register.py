@@ -71,6 +71,10 @@ class Dial(Place):
         """Everything moves on, and what is in the press's slot is worked on."""
         for _ in range(times):
             self.slots = [None, *self.slots[:-1]]
+        yield from self.stepped(times)
+
+    def stepped(self, times: int = 1) -> Script:
+        """The slots are as they are now; the index says so, and the press works."""
         self.doubtful -= 1
         self.tainted = self.slipped = False
         self.device.tags["index"] = (self.device.tags["index"] + times) % 65536
@@ -92,7 +96,7 @@ class Dial(Place):
                 yield Barrier()
             visit = self.unit(disturbance)
             if len(self.visits) == 1:
-                visit.also.add("register_unsure")  # nobody watched before the first start
+                visit.also["register_unsure"] += 1  # nobody watched before the first start
                 visit.first_seq = 0
             yield from getattr(self, disturbance, self.none)(visit)
 
@@ -108,7 +112,7 @@ class Dial(Place):
                 self.unsure(one)
         if self.doubtful > 0 and "register_unsure" in visit.findings:
             visit.findings.remove("register_unsure")
-        visit.also.add("register_unsure")
+        visit.also["register_unsure"] += 1
         self.tainted, self.doubtful = True, SLOTS + 1
 
     def unsure(self, one: Visit) -> None:
@@ -163,6 +167,26 @@ class Dial(Place):
     def clock_step(self, visit: Visit) -> Script:
         self.line.step_clock(self.chance.choice([-7200.0, -0.5, 2.0, 86400.0]))
         yield from self.none(visit)
+
+    def two_scans(self, visit: Visit) -> Script:
+        """One is scanned and put away, another is scanned in its stead: either may stand there."""
+        away = self.unit("two_scans")
+        away.work = "none"
+        self.scan(f"in{self.number}", away.label)
+        yield 2.5
+        yield from self.none(visit)
+
+    def scan_in_step(self, visit: Visit) -> Script:
+        """The next one's label is read as the dial steps: before, or after?"""
+        alone = self.chance.random() < 0.5
+        coming = visit if alone else self.unit("scan_in_step")
+        yield from self.enter(None if alone else visit)
+        self.slots = [None, *self.slots[:-1]]
+        self.line.after(0.0, lambda: self.scan(f"in{self.number}", coming.label))
+        yield from self.stepped()
+        self.slots[0] = coming
+        yield self.pause(0.2, 0.4)
+        yield from self.step()
 
     def unit_removed(self, visit: Visit) -> Script:
         """Taken out of slot 1 by hand: the press finds the slot empty."""
