@@ -80,7 +80,7 @@ class Shift:
         self.stepped_mono_ns = 0  # the newest step was over by then
         self._shown: tuple[Sample, Step | None] | None = None
         self._scanned = 0  # seq of the newest scan
-        self._told = False  # that it is unsure
+        self._told = 0  # steps for which it is known that it is unsure: until every slot was filled anew
 
     @property
     def watched(self) -> bool:
@@ -154,8 +154,7 @@ class Shift:
         self._scans = []
         late = tuple(unit for unit, _ in undecided)
         self._taint = Content(late, "the register stepped while it was scanned") if late else Content()
-        if all(not slot.doubt for slot in self.slots):
-            self._told = False
+        self._told = max(0, self._told - 1) if any(slot.doubt for slot in self.slots) else 0
 
     # --- scans -------------------------------------------------------------------------------------------------
 
@@ -206,8 +205,8 @@ class Shift:
         self.slots = [replace(slot, doubt=slot.doubt or reason) for slot in self.slots]
         self.doubt_entry(reason)
         self._value = None
-        if not self._told:
-            self._told = True
+        told, self._told = self._told, self.plan.slots + 1
+        if not told:
             report(
                 draft, station, "register_unsure",
                 f"register {self.plan.name}: {reason}; {self.plan.slots} slots are in doubt until they are filled anew",

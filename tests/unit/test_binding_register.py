@@ -225,6 +225,18 @@ def test_every_slot_is_in_doubt_until_it_is_filled_anew(how: str, end: Any) -> N
     assert serials <= {None, "SN1", "SN2", "SN3", "SN4", *(f"SN{number}" for number in range(11, 17))}
 
 
+def test_units_in_doubt_for_their_scans_do_not_hide_that_nobody_watched_again() -> None:
+    dial = Dial(at_slot(1, "OP1", register(8)), counter=True)
+    for number in range(1, 8):  # the doubt of the start is out; two units of a muddled scan are in
+        if number == 4:
+            dial.rig.wait(0.5).scan("SN40", "entry")
+            dial.poll(3)
+        dial.enter(f"SN{number}")
+    told = dial.rig.findings().count("register_unsure")
+    swap(dial, "lost")
+    assert dial.rig.findings().count("register_unsure") == told + 1
+
+
 @pytest.mark.parametrize("how", ["restart", "lost", "silent", "jump"])
 def test_further_slots_stay_in_doubt_for_longer(how: str) -> None:
     dial = filled(bits=8, slot=3)
