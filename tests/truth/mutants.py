@@ -100,11 +100,141 @@ MUTANTS = (
     ),
 )  # fmt: skip
 
+MORE = (
+    Mutant(
+        "a_lost_plc_ends_no_waiting_for_a_scan",
+        "late.py",
+        "        for one in awaited:\n            if one.cycle.state is BindingState.PENDING:\n                self._say_nobody",  # noqa: E501
+        "        self._awaited = awaited\n        for one in ():\n            if one.cycle.state is BindingState.PENDING:\n                self._say_nobody",  # noqa: E501
+        "late_scan",
+    ),
+    Mutant(
+        "second_look_at_a_label_takes_the_next_result",
+        "late.py",
+        "        elif just:\n",
+        "        elif False:\n",
+        "late_scan",
+    ),
+    Mutant(
+        "who_is_named_late_is_no_attempt",
+        "late.py",
+        "unit, unit.attempt(step)\n",
+        "unit, unit.attempts.get(step, 0) + 1\n",
+        "late_scan,rework",
+    ),
+    Mutant(
+        "pallet_stays_full_when_it_is_unloaded",
+        "carrying.py",
+        "        for _, one in carrier.loaded:\n            self._carriers.take(draft, self._station.name, carrier.name, one.unit, [scan.seq])\n\n    def opened",  # noqa: E501
+        "        for _, one in ():\n            self._carriers.take(draft, self._station.name, carrier.name, one.unit, [scan.seq])\n\n    def opened",  # noqa: E501
+        "carrier",
+    ),
+    Mutant(
+        "pallets_are_believed_however_long_nobody_watched",
+        "carrying.py",
+        "        if for_ns > self._plan.reload_s * 1e9:",
+        "        if False:",
+        "carrier",
+    ),
+    Mutant(
+        "newest_scan_at_the_entry_is_believed",
+        "shift.py",
+        "        elif len(units) > 1:\n",
+        "        elif False:\n",
+        "shift_register",
+    ),
+    Mutant(
+        "scan_in_a_step_is_believed",
+        "shift.py",
+        "        if undecided:\n            doubt = doubt",
+        "        if False:\n            doubt = doubt",
+        "shift_register",
+    ),
+    Mutant(
+        "whoever_comes_out_is_the_first_one",
+        "batch.py",
+        '            waiting = any(scan.identifiers.get("serial") == serial for scan in life.waiting)\n            if waiting or (life.cycle is not None and life.cycle.serial == serial):',  # noqa: E501
+        '            waiting = any(scan.identifiers.get("serial") == serial for scan in life.waiting)\n            if waiting or life.cycle is not None:',  # noqa: E501
+        "time_window",
+    ),
+    Mutant(
+        "component_goes_into_whoever_was_there_last",
+        "genealogy.py",
+        "        if life.waiting or not _certain(cycle):",
+        "        if cycle is None or cycle.unit is None:",
+        "marriage",
+    ),
+    Mutant(
+        "component_goes_into_the_unit_before",
+        "genealogy.py",
+        "        if len(awaited) == 1 and all(life.cycle is None for life in lives if life is not awaited[0]):",
+        "        if False:",
+        "marriage",
+    ),
+    Mutant(
+        "package_that_came_in_mid_cycle_is_forgotten",
+        "materials.py",
+        "        for during in self._during.values():\n            during.setdefault(load.name, []).append(load)\n",
+        "",
+        "lot_consumption",
+    ),
+    Mutant(
+        "package_in_two_places_is_certain",
+        "materials.py",
+        "            if other is not load and other.package == load.package and not other.disputed:",
+        "            if False:",
+        "lot_consumption",
+    ),
+    Mutant(
+        "one_scan_lets_two_units_in",
+        "gatekeeper.py",
+        "        self._identified.pop(life.plan.number, None)\n        decision = self._decide(life, entrant, desk.waiting, draft)",  # noqa: E501
+        "        decision = self._decide(life, entrant, desk.waiting, draft)",
+        "gate",
+    ),
+    Mutant(
+        "permit_stands_when_its_unit_has_left",
+        "gatekeeper.py",
+        "        self._identified.pop(life.plan.number, None)\n        self._take_back(life.plan.number, draft)",
+        "        self._identified.pop(life.plan.number, None)",
+        "gate",
+    ),
+    Mutant(
+        "permit_stands_when_the_reader_was_lost",
+        "gatekeeper.py",
+        "    def interrupted(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:\n        self._doubt(life, draft)",  # noqa: E501
+        "    def interrupted(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:\n        pass",
+        "gate",
+    ),
+    Mutant(
+        "to_be_turned_away_is_an_attempt",
+        "gatekeeper.py",
+        "            cycle.let_in = decision.permit or bool(cycle.let_in)",
+        "            cycle.let_in = True",
+        "gate",
+    ),
+    Mutant(
+        "who_failed_the_step_before_may_enter",
+        "gate.py",
+        "    elif newest.result != Result.PASSED:",
+        "    elif False:",
+        "gate",
+    ),
+    Mutant(
+        "attempts_are_forgotten_over_a_restart",
+        "units.py",
+        "            known.unit, serial, kind, dict(known.attempts),",
+        "            known.unit, serial, kind, {},",
+        "rework",
+    ),
+)
+"""Beyond the ten: bugs that an earlier truth test did not see."""
 
-def catch(seed: int, processes: int) -> int:
+
+def catch(seed: int, processes: int, mutants: tuple[Mutant, ...] = MUTANTS) -> int:
     """How many of the mutants turn the truth red."""
     with ThreadPoolExecutor(processes) as pool:
-        return sum(pool.map(lambda mutant: caught(mutant, seed), MUTANTS))
+        return sum(pool.map(lambda mutant: caught(mutant, seed), mutants))
 
 
 def caught(mutant: Mutant, seed: int) -> bool:
@@ -141,7 +271,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    chosen = [mutant for mutant in MUTANTS if not given.only or mutant.name in given.only]
+    chosen = [mutant for mutant in MUTANTS + MORE if not given.only or mutant.name in given.only]
     return 0 if sum(caught(mutant, given.seed) for mutant in chosen) == len(chosen) else 1
 
 

@@ -13,6 +13,9 @@ both. Nothing here is bent to what the binder happens to do.
 - *Two independent misses of one unit* leave no trace: neither scanned in nor out, or taken from its pallet unseen
   while another is put there unseen. No rule can see that; each visit here suffers one disturbance, and the next visit
   another.
+- *A scan without work before work without a scan* looks like one unit that was scanned and worked on: one is taken
+  away, the next is not read, and its result is the first one's. A station whose data names no unit cannot tell. It is
+  not played (``BLIND`` after ``LEAVES_OPEN``), and docs/binding.md says so.
 - *A guess is wrong even when it hits*: where the table says ambiguous or orphan, a bound reading counts as misbound.
 - *A reading of nobody* (an empty place) in a unit's window is no wrong reading; one of another unit is. In an oven, a
   reading taken after a unit left is not its own.
@@ -233,11 +236,11 @@ ORACLE: dict[str, dict[str, Cell]] = {
         "empty_nest": Cell("none"),
         "swapped_in_downtime": Cell("orphan", ("observation_gap",)),
         "restart": Cell("orphan", ("observation_gap",)),
-        "restart_rescan": Cell("bound", ("observation_gap",)),
+        "restart_rescan": Cell("bound", ("observation_gap",), note="ambiguous if longer than a reload takes"),
         "restart_pending": Cell(
             "bound",
             also=_RESTART,
-            note="what is loaded is kept, but for the pallet that stands at the bench: ambiguous",
+            note="what is loaded is kept; ambiguous: the pallet at the bench, all if longer than a reload takes",
         ),
     },
     # slots that advance on an index pulse, mirrored

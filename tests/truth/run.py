@@ -135,11 +135,13 @@ def main() -> int:
     print(f"took {time.monotonic() - begun:.0f} s", flush=True)
     caught, seeded = 0, 0
     if not given.no_mutants:
-        from truth.mutants import MUTANTS, catch
+        from truth.mutants import MORE, MUTANTS, catch
 
         begun = time.monotonic()
         caught, seeded = catch(given.seed, given.processes), len(MUTANTS)
-        good = good and caught == seeded
+        beyond = catch(given.seed, given.processes, MORE)
+        good = good and caught == seeded and beyond == len(MORE)
+        print(f"beyond the ten: {beyond}/{len(MORE)} caught")
         print(f"mutants took {time.monotonic() - begun:.0f} s")
     print(
         f"truth: units={sum_.units} readings={readings} misbound={sum_.misbound}"

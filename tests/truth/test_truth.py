@@ -49,7 +49,7 @@ def test_the_oracle_imports_nothing_of_the_agent() -> None:
     assert sorted(str(name) for name in imported) == ["__future__", "dataclasses", "typing"]
 
 
-@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", mutants.MUTANTS + mutants.MORE, ids=lambda mutant: mutant.name)
 def test_a_mutant_still_fits_the_source(mutant: mutants.Mutant) -> None:
     source = (mutants.ROOT / "edge_agent" / "binding" / mutant.file).read_text()
     assert source.count(mutant.old) == 1

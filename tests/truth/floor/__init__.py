@@ -1,6 +1,6 @@
 """The strategies' stations: which kinds stand at one PC."""
 
-from truth.floor.carrier import CarrierLine
+from truth.floor.carrier import CarrierLine, ReadOff
 from truth.floor.edge import BareEdge, Resuming
 from truth.floor.gate import Gate
 from truth.floor.handshake import Handshake
@@ -23,7 +23,7 @@ FLOOR: dict[str, tuple[type[Station], ...]] = {
     "resume": (Resuming, Resuming),
     "plc_serial": (PlcSerial, PlcSerial),
     "position_map": (PositionMap, PositionMap),
-    "carrier": (CarrierLine, CarrierLine),
+    "carrier": (CarrierLine, ReadOff),
     "shift_register": (Dial, Dial),
     "late_scan": (LateScan, LateScan),
     "message_key": (MessageKey, MessageKey),

@@ -8,6 +8,8 @@ from typing import ClassVar
 from truth.floor.place import Place
 from truth.visits import Handshaking, Restart, Script, Visit
 
+RELOAD_NS = 30_000_000_000
+
 
 class CarrierLine(Place):
     """A loading bench with a reader a place, and a press that reads the pallet and works on both units at once."""
@@ -38,13 +40,13 @@ class CarrierLine(Place):
     step: load
     positions: [1, 2]
     identity: {when: before, scan: {1: lab{n}a, 2: lab{n}b}, pattern: '(?P<serial>SN\d{8})'}
-    carrier: {op: load, scan: pal{n}l, pattern: '(?P<carrier>PAL\d+)', reload: 5min}
+    carrier: {op: load, scan: pal{n}l, pattern: '(?P<carrier>PAL\d+)', reload: 30s}
     cycle: {timeout: 10h}
   ST{n}:
     step: weld
     positions: [1, 2]
     identity: {when: before, scan: pal{n}w, of: carrier, pattern: '(?P<carrier>PAL\d+)'}
-    carrier: {op: unload, reload: 5min}
+    carrier: {op: unload, reload: 30s}
     cycle:
       timeout: 10h
       end: {handshake: {ready: plc{n}.ready, ack: plc{n}.ack, counter: plc{n}.count, read: plc{n}.result}}
@@ -56,6 +58,7 @@ class CarrierLine(Place):
         self.machine = Handshaking(self.device, self.chance)
         self.clean = [f"PAL{self.number}{place}" for place in range(10, 18)]
         self.pallets = 100
+        self.since = 0  # when somebody watched last
 
     def sources(self) -> set[str]:
         return super().sources() | {f"LD{self.number}"}
@@ -217,6 +220,7 @@ class CarrierLine(Place):
     def restart_rescan(self, visit: Visit) -> Script:
         units = self.pair(visit)
         yield from self.dark(units)
+        self.doubt_if_long(units)
         yield from self.arrive()
         yield from self.weld(units)
 
@@ -233,7 +237,9 @@ class CarrierLine(Place):
         yield from self.load(standing)
         stands, self.pallet = self.pallet, travels
         self.line.commit()
+        self.since = self.now
         yield Restart()
+        self.doubt_if_long(units)
         self.clean.append(travels)
         yield from self.arrive()
         yield from self.weld(units)
@@ -255,4 +261,36 @@ class CarrierLine(Place):
         yield from self.load(units)
         yield from self.arrive()
         self.line.commit()
+        self.since = self.now
         yield Restart(unseen)
+
+    def doubt_if_long(self, units: list[Visit]) -> None:
+        """Nobody watched for longer than it takes to unload a pallet and to load it anew."""
+        for unit in units if self.now - self.since > RELOAD_NS else ():
+            unit.work = "ambiguous"
+
+
+class ReadOff(CarrierLine):
+    """The same, but what is done stays on its pallet to the bench where it is taken off: that is where it is read."""
+
+    settings = (
+        CarrierLine.settings.replace("    carrier: {op: unload, reload: 30s}\n", "").replace(
+            "---",
+            """  pal{n}u: {driver: scanner, port: "/dev/ttypu{n}"}
+  lab{n}u: {driver: scanner, port: "/dev/ttylu{n}"}
+---""",
+        )
+        + r"""  UL{n}:
+    step: unload
+    identity: {when: before, scan: lab{n}u, pattern: '(?P<serial>SN\d{8})'}
+    carrier: {op: unload, scan: pal{n}u, pattern: '(?P<carrier>PAL\d+)', reload: 30s}
+"""
+    )
+
+    def sources(self) -> set[str]:
+        return super().sources() | {f"UL{self.number}"}
+
+    def weld(self, units: Sequence[Visit | None]) -> Script:
+        yield from super().weld(units)
+        self.scan(f"pal{self.number}u", self.pallet)
+        yield 0.2

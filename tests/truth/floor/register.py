@@ -178,13 +178,13 @@ class Dial(Place):
 
     def scan_in_step(self, visit: Visit) -> Script:
         """The next one's label is read as the dial steps: before, or after?"""
-        alone = self.chance.random() < 0.5
-        coming = visit if alone else self.unit("scan_in_step")
-        yield from self.enter(None if alone else visit)
+        how = self.chance.choice(["behind another", "too late", "in time"])
+        coming = self.unit("scan_in_step") if how == "behind another" else visit
+        yield from self.enter(None if how == "too late" else visit, scan=how == "behind another")
         self.slots = [None, *self.slots[:-1]]
         self.line.after(0.0, lambda: self.scan(f"in{self.number}", coming.label))
         yield from self.stepped()
-        self.slots[0] = coming
+        self.slots[0] = None if how == "in time" else coming
         yield self.pause(0.2, 0.4)
         yield from self.step()
 
