@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edge_agent.binding.units import Unit, Units
 
 RECENT = 4096
+MAX_AT_PLACE = 16  # who may be on one place: a loading whose reader is dead puts unit after unit on the last carrier
 
 
 @dataclass(slots=True)
@@ -106,8 +107,22 @@ class Carriers:
         if before is not None:
             self.take(draft, station, before, unit.unit, evidence)
         seq = self._write(draft, station, "add", name, place, unit.unit, evidence)
-        self.get(name).places.setdefault(place, []).append(Carried(unit.unit, unit.serial, evidence=(seq,)))
+        here = self.get(name).places.setdefault(place, [])
+        here.append(Carried(unit.unit, unit.serial, evidence=(seq,)))
+        self._bound(here)
         unit.identifiers["carrier"] = name
+
+    def may_be(self, name: str, place: int, unit: Unit) -> None:
+        """The unit is one of several that may be on this place; to be followed by ``contradict``."""
+        here = self.get(name).places.setdefault(place, [])
+        if all(one.unit != unit.unit for one in here):
+            here.append(Carried(unit.unit, unit.serial, recorded=False))
+            self._bound(here)
+
+    def _bound(self, here: list[Carried]) -> None:
+        """The oldest goes of those that are in doubt anyway: the place stays in doubt without it."""
+        while len(here) > MAX_AT_PLACE and not here[0].recorded:
+            del here[0]
 
     def take(self, draft: Draft, station: str, name: str, unit: str, evidence: Iterable[int]) -> list[Carried]:
         """The unit is on this carrier no more. Returns what was taken off."""

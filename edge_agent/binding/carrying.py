@@ -36,6 +36,8 @@ from edge_agent.binding.state import KnownCycle
 from edge_agent.binding.units import Unit
 from edge_agent.model import BindingState, Instant, Sample
 
+MAX_WAITING = 64  # first: unit; units whose carrier was not read yet
+
 
 @dataclass(slots=True)
 class _Read:
@@ -217,6 +219,7 @@ class Load(_Carrying):
             self._skipped(draft, text, [seq], cycle.unit.serial, cycle.id)
         elif self._plan.first == "unit":
             self._waiting.append(read)
+            del self._waiting[: -max(MAX_WAITING, (self._plan.count or 0) + 1)]  # no carrier is read: it may be dead
         elif self._load is None or self._load.lost:
             text = f"{cycle.unit.serial} is loaded, and no carrier was read"
             self._skipped(draft, text, [seq], cycle.unit.serial, cycle.id)
@@ -261,6 +264,9 @@ class Load(_Carrying):
         if read.place:
             self._put(load.carrier, read, [read.evidence, load.seq], draft)
         for place in places:
+            if not read.place:  # a carrier was missed, or one of them was none of its units: all are shifted
+                for one in (*load.units, read):
+                    self._carriers.may_be(load.carrier, place, one.unit)
             self._two(load.carrier, place, [*before, serial], [load.seq, read.evidence], draft, told=place != places[0])
 
     def _two(

@@ -294,6 +294,20 @@ def test_by_order_one_too_many_leaves_all_in_doubt() -> None:
         after(rig, 1).scan(serial, "g1")
     assert work(rig, "P1") == [("ambiguous", ""), ("ambiguous", "")]
     assert rig.findings() == ["skipped_scan"]
+    assert [sorted(one) for one in candidates(rig)] == [["SN1", "SN2", "SN3"]] * 2, "whoever the reason names"
+
+
+@pytest.mark.parametrize("first", ["carrier", "unit"])
+def test_a_dead_reader_at_the_loading_fills_no_memory_and_no_record(first: str) -> None:
+    rig = line(loading(1, first=first))
+    load(rig, "P1", "SN0")
+    for number in range(1, 150):
+        after(rig, 1).scan(f"SN{number}", "g1")
+    if first == "unit":
+        after(rig, 1).scan("P1", "load")
+    place = rig.binder._floor.carriers.get("P1").places[1]
+    assert len(place) <= 64 and place[-1].serial == "SN149" and all(one.doubt for one in place)
+    assert work(rig, "P1")[0] == ("ambiguous", "")
 
 
 # --- serials that the loading robot's PLC names -----------------------------------------------------------------
