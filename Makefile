@@ -26,7 +26,7 @@ bench-gate: .venv/.stamp-dev  ## only the gate: from a scan to the answer in the
 	@.ci/need mosquitto
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py gate
 
-truth: .venv/.stamp-dev  ## every binding strategy against what really happened; about two minutes (UNITS=n SEED=n)
+truth: .venv/.stamp-dev  ## every binding strategy against what really happened; about three minutes (UNITS=n SEED=n)
 	@$(BIN)/python tests/truth/run.py $(if $(UNITS),--units $(UNITS)) $(if $(SEED),--seed $(SEED))
 
 FAULT = $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(KEEP),--keep $(KEEP))

@@ -18,7 +18,7 @@ from truth.score import total
 from truth.shift import Floor
 from truth.visits import BLIND, LEAVES_OPEN
 
-UNITS = 900  # about 2,000 come: every cell has to
+UNITS = 500  # about 2,000 come: every cell has to
 
 
 @pytest.fixture(scope="module")
