@@ -16,6 +16,8 @@ both. Nothing here is bent to what the binder happens to do.
 - *A scan without work before work without a scan* looks like one unit that was scanned and worked on: one is taken
   away, the next is not read, and its result is the first one's. A station whose data names no unit cannot tell. It is
   not played (``BLIND`` after ``LEAVES_OPEN``), and docs/binding.md says so.
+- *A counter that begins anew twice, with one result between*, shows the same number again: the same result, as far as
+  anybody can tell. Here a second result comes before.
 - *A guess is wrong even when it hits*: where the table says ambiguous or orphan, a bound reading counts as misbound.
 - *A reading of nobody* (an empty place) in a unit's window is no wrong reading; one of another unit is. In an oven, a
   reading taken after a unit left is not its own.

@@ -85,7 +85,7 @@ class MessageKey(Place):
         units = [visit, *(self.unit("identical_entries") for _ in range(self.chance.randint(3, 5)))]
         for one in units:
             one.findings[:] = ["identical_entries"] if one is units[3] else []
-            one.alike = 7.25
+            one.alike = visit.token + 0.25
             yield from self.through(one)
 
     def restart(self, visit: Visit) -> Script:

@@ -199,6 +199,8 @@ class Place(Station):
         yield from self.take_out()
 
     def counter_reset(self, visit: Visit) -> Script:
+        while self.plc.tags[self.plc.suffixed("count")] == 1:
+            yield from self.none(self.unit("none"))
         self.plc.tags[self.plc.suffixed("count")] = 0
         yield 0.3
         self.announce(visit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from truth.floor.place import Place
 from truth.visits import Barrier, Handshaking, Restart, Script, Visit
 
@@ -48,6 +50,7 @@ class Dial(Place):
         self.machine = Handshaking(self.device, self.chance)
         self.device.tags["index"] = self.chance.randrange(65536)
         self.slots: list[Visit | None] = [None] * (WORK + 1)
+        self.ways = itertools.cycle(["in time", "behind another", "too late"])
         self.tainted = True  # one that nobody saw scanned may stand at the entry
         self.slipped = False  # steps were lost: who stood at the entry then may stand there still
         self.doubtful = SLOTS + 1  # steps until every slot was filled anew
@@ -178,7 +181,7 @@ class Dial(Place):
 
     def scan_in_step(self, visit: Visit) -> Script:
         """The next one's label is read as the dial steps: before, or after?"""
-        how = self.chance.choice(["behind another", "too late", "in time"])
+        how = next(self.ways)
         coming = self.unit("scan_in_step") if how == "behind another" else visit
         yield from self.enter(None if how == "too late" else visit, scan=how == "behind another")
         self.slots = [None, *self.slots[:-1]]
