@@ -6,8 +6,14 @@ several units could be meant: that is a finding, and the scan can be repeated. A
 there (``component_reused``); one of another part number is not installed (``wrong_material``); neither is a unit that
 holds the parent itself, at any depth.
 
-The parent's scan may still wait for the PLC (see :mod:`edge_agent.binding.station`) when the component is read. Then
-the component waits for that scan, at most ``WAITING`` of them a position.
+**Which unit it was.** Where a PLC tag ends the cycles, the PLC may have finished the unit between its last poll and
+the component's scan, and the next unit's scan may be missing or still to come. So a component waits, as everywhere, for
+a read of that tag that began after it: if that shows no end, the unit was still there. If it does, or if nobody watched
+meanwhile, the component may be the next unit's: that is a finding, and it is not installed. Neither a short time to
+the end nor what the unit still lacks tells the two apart. The read is asked for at once, so a component is refused
+only if its unit is done before the PLC has answered. None waits that was read within ``min_time`` of its unit's scan:
+its unit cannot be done. Where the parent's own scan still waits for the PLC, the component waits for that first. At
+most ``WAITING`` components wait a position, for ``WAIT_NS`` at most.
 
 Taken out is what is read at the scanner of ``remove:``, or after the command barcode ``REMOVE`` on a scanner of
 components while its parent's cycle is open. The command holds for one label, or ``REMOVE_NS``.
@@ -32,11 +38,12 @@ from edge_agent.binding.position import Floor, PositionLife, Waiting
 from edge_agent.binding.seen import Seen
 from edge_agent.binding.state import Installed
 from edge_agent.binding.units import Unit
-from edge_agent.model import BindingState, Instant, Kind
+from edge_agent.model import BindingState, Instant, Kind, Sample
 
 REMOVE = "REMOVE"
 REMOVE_NS = 60 * 10**9
 WAITING = 8
+WAIT_NS = 5_000_000_000  # a component whose read does not come within this is not installed
 DEPTH_MAX = 64  # of units in units; no product is built so deep
 
 
@@ -128,13 +135,24 @@ def _record(draft: Draft, station: str, op: str, link: Installed, evidence: list
 
 @dataclass(slots=True)
 class _Expected:
-    """A component that was read while its parent's scan still waited."""
+    """A component that waits for the PLC to be read; before that, for its parent's scan to take effect."""
 
     life: PositionLife
-    parent: Waiting
-    component: Component
+    parent: Waiting | Cycle
+    meant: list[tuple[Component, int]]
     found: dict[str, str]
     scan: ScanAt
+
+    @property
+    def under_way(self) -> bool:
+        """The parent's scan still waits."""
+        return any(scan is self.parent for scan in self.life.waiting)
+
+    def is_in(self, cycle: Cycle | None) -> bool:
+        """Whether this is its parent's cycle."""
+        if isinstance(self.parent, Cycle):
+            return cycle is self.parent
+        return cycle is not None and cycle.serial == self.parent.name
 
 
 class Components(Part):
@@ -190,16 +208,24 @@ class Components(Part):
             return
         awaited = [life for life in lives if life.waiting]
         if len(awaited) == 1 and all(life.cycle is None for life in lives if life is not awaited[0]):
-            component = self._which(meant, awaited[0], None)
-            expected = _Expected(awaited[0], awaited[0].waiting[-1], component, found, scan)
-            if len(self._expected) < WAITING * len(self._station.positions):
-                self._expected.append(expected)
-            else:
-                self._refuse(expected.scan, found["serial"], "too many components wait for the PLC", draft)
+            self._expect(_Expected(awaited[0], awaited[0].waiting[-1], meant, found, scan), draft)
             return
         life = self._one(lives, found["serial"], scan, draft)
-        if life is not None and life.cycle is not None:
-            self._install(life, life.cycle, self._which(meant, life, life.cycle.unit), found, scan, draft)
+        if life is None or life.cycle is None:
+            return
+        if surely_open(life, life.cycle, scan.at.mono_ns):
+            self._install(life, life.cycle, meant, found, scan, draft)
+        else:
+            self._expect(_Expected(life, life.cycle, meant, found, scan), draft)
+
+    def _expect(self, one: _Expected, draft: Draft) -> None:
+        """It waits for a read of the tag that ends the cycle."""
+        if len(self._expected) >= WAITING * len(self._station.positions):
+            self._refuse(one.scan, one.found["serial"], "too many components wait for the PLC", draft, one.life)
+            return
+        self._expected.append(one)
+        if one.life.trigger is not None:
+            one.life.trigger.ask(draft)
 
     def _lives(self) -> list[PositionLife]:
         return list(self._floor.stations[self._station.name].positions.values())
@@ -227,8 +253,10 @@ class Components(Part):
     # --- in and out --------------------------------------------------------------------------------------------
 
     def _install(
-        self, life: PositionLife, cycle: Cycle, component: Component, found: dict[str, str], scan: ScanAt, draft: Draft
-    ) -> None:
+        self, life: PositionLife, cycle: Cycle, meant: list[tuple[Component, int]], found: dict[str, str],
+        scan: ScanAt, draft: Draft,
+    ) -> None:  # fmt: skip
+        component = self._which(meant, life, cycle.unit)
         parent, serial, evidence = cycle.unit, found["serial"], [scan.seq]
         assert parent is not None, "a certain cycle has a unit"
         child = self._floor.units.find(serial)
@@ -278,6 +306,11 @@ class Components(Part):
 
     def _take_out(self, serial: str, scan: ScanAt, draft: Draft, life: PositionLife | None) -> None:
         """``life``: the position at which it must be in the unit; None: wherever it is."""
+        waiting = [one for one in self._expected if one.found["serial"] == serial]
+        if waiting:
+            self._expected = [one for one in self._expected if one not in waiting]
+            self._refuse(waiting[0].scan, serial, "it was taken out before the PLC was read", draft, waiting[0].life)
+            return
         child = self._floor.units.find(serial)
         cycle = life.cycle if life is not None else None
         if child is None or child.parent is None:
@@ -298,32 +331,75 @@ class Components(Part):
             details={"child": serial, "reason": why},
         )  # fmt: skip
 
-    # --- components that waited for their parent's scan ----------------------------------------------------------
+    # --- components that wait for the PLC ------------------------------------------------------------------------
 
-    def _settle(self, draft: Draft, closing: PositionLife | None = None) -> None:
-        """Install what waited, once its parent's scan took effect; refuse it if that came to nothing."""
+    def _settle(self, draft: Draft, closing: Cycle | None = None) -> None:
+        """Install what waited and is certain by now; refuse what cannot become so. ``closing``: a cycle that ends."""
         waiting, self._expected = self._expected, []
         for one in waiting:
             cycle = one.life.cycle
-            if any(scan is one.parent for scan in one.life.waiting):
+            if one.under_way:
                 self._expected.append(one)
-            elif cycle is not None and cycle.serial == one.parent.identifiers.get("serial") and _certain(cycle):
-                self._install(one.life, cycle, one.component, one.found, one.scan, draft)
-            elif closing is not None:
-                self._expected.append(one)  # the cycle that closes makes room for the one it belongs to
+            elif cycle is None or not one.is_in(cycle):
+                if closing is not None:
+                    self._expected.append(one)  # the cycle that closes makes room for the one it belongs to
+                else:
+                    self._give_up(one, draft)
+            elif not _certain(cycle):
+                self._give_up(one, draft)
+            elif surely_open(one.life, cycle, one.scan.at.mono_ns):
+                self._install(one.life, cycle, one.meant, one.found, one.scan, draft)
+            elif closing is cycle:
+                why = f"{cycle.serial} ended before the PLC was read after it, so it may be the next unit's"
+                self._refuse(
+                    one.scan, one.found["serial"], f"{why}; scan its unit, then the component", draft, one.life
+                )
+            elif draft.at.mono_ns - one.scan.at.mono_ns > WAIT_NS:
+                self._refuse(one.scan, one.found["serial"], "the PLC did not answer; scan it again", draft, one.life)
             else:
-                why = "it is not certain which unit is here; scan the unit again, then the component"
-                self._refuse(one.scan, one.found["serial"], why, draft, one.life)
+                one.parent = cycle
+                self._expected.append(one)
+
+    def _give_up(self, one: _Expected, draft: Draft) -> None:
+        why = "it is not certain which unit is here; scan the unit again, then the component"
+        self._refuse(one.scan, one.found["serial"], why, draft, one.life)
+
+    def settled(self, sample: Sample, seq: int, draft: Draft) -> None:
+        """The read that they waited for may be this one."""
+        if self._expected:
+            self._settle(draft)
+
+    def interrupted(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
+        """Another unit may have been here when they were read, whichever is here after it."""
+        waiting, self._expected = self._expected, []
+        for one in waiting:
+            if one.life is life and not one.under_way and one.is_in(cycle):
+                self._give_up(one, draft)
+            else:
+                self._expected.append(one)
 
     def closing(self, life: PositionLife, cycle: Cycle, judgement: Judgement, draft: Draft) -> None:
         """The last chance of what waited for this unit."""
         if self._expected:
-            self._settle(draft, life)
+            self._settle(draft, cycle)
 
     def tick(self, draft: Draft) -> None:
         """Four times a second is soon enough for the finding."""
         if self._expected:
             self._settle(draft)
+
+    def stop(self, draft: Draft) -> None:
+        """What waits is not known after the restart."""
+        waiting, self._expected = self._expected, []
+        for one in waiting:
+            self._refuse(one.scan, one.found["serial"], "the agent stopped before the PLC was read", draft, one.life)
+
+
+def surely_open(life: PositionLife, cycle: Cycle, mono_ns: int) -> bool:
+    """Whether the cycle had not ended then, as a read of its ending tag, or the time since its scan, shows."""
+    if life.trigger is None or life.trigger.tag is None or life.read_mono_ns >= mono_ns:
+        return True
+    return cycle.resumed_by is None and mono_ns - cycle.scanned_mono_ns < life.station.min_s * 1e9
 
 
 def _certain(cycle: Cycle | None) -> bool:

@@ -5,8 +5,10 @@ it: then nobody knows which of the two a cycle takes, until the splice sensor's 
 ``splice_units`` cycles (``deplete`` of the old one). The label that is loaded already changes nothing.
 The command barcode ``EMPTY:<material>`` on the material's scanner says that nothing is loaded any more.
 
-A cycle lists at its end everything that was loaded at any time while it was open. ``certain`` says that it was that one
-and no other: it is false over a change, during a splice, and for a package that was loaded elsewhere since. What is
+A cycle lists at its end everything that was loaded at any time while it was open, or since its unit was scanned, or
+since the last read before it of the tag that ends the cycles. ``certain`` says that it was that one and no other: it
+is false over a change, during a splice, for a package that was loaded elsewhere since, and for one that was loaded when
+the PLC may have been done with the unit: no later read of the ending tag showed it unfinished. What is
 loaded stays so over a restart, and stays certain: a reel does not change by itself, and a change that nobody scans
 cannot be noticed at any time. Only a cycle that is older than what is loaded, and was open over a restart, is in doubt.
 
@@ -18,6 +20,7 @@ not). A balance counts the finished cycles that certainly took from the package;
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -26,7 +29,7 @@ from edge_agent.binding.context import StationContext
 from edge_agent.binding.cycle import Cycle
 from edge_agent.binding.draft import Draft
 from edge_agent.binding.findings import report
-from edge_agent.binding.genealogy import consume, outdate, part_number, part_number_of
+from edge_agent.binding.genealogy import consume, outdate, part_number, part_number_of, surely_open
 from edge_agent.binding.judge import Judgement
 from edge_agent.binding.needs import Material
 from edge_agent.binding.part import Part, ScanAt
@@ -39,6 +42,7 @@ from edge_agent.model import BindingState, Kind, Result, Sample
 
 EMPTY = "EMPTY:"
 SPLICED_MAX = 4  # packages of one material whose end nobody saw; one more, and the oldest counts as used up
+REPLACED_MAX = 16  # remembered for cycles that open soon after
 LOTS_MAX = 1000  # remembered by what their label said, beside the registry's
 
 
@@ -58,6 +62,8 @@ class Load:
     used: int = 0  # cycles that certainly took from it
     spliced_for: int | None = None  # another was joined to it so many cycles ago; None: it is the newest
     disputed: bool = False  # its package was loaded elsewhere since
+    at_mono_ns: int = 0  # of the scan; 0: before this start
+    until_mono_ns: int = 0  # another one took its place then
     told: tuple[str, ...] = ()  # findings that were reported of it
 
     @property
@@ -87,6 +93,7 @@ class Materials(Part):
         self._plan = {one.name: one for one in station.needs.materials}
         self.loads: dict[str, list[Load]] = {name: [] for name in self._plan}
         self._during: dict[str, dict[str, list[Load]]] = {}  # open cycle -> what was loaded while it was open
+        self._replaced: deque[Load] = deque(maxlen=REPLACED_MAX)
         self._meant = ""  # the material that the scan at hand is for
         self._level: dict[str, bool | None] = dict.fromkeys(self._plan)  # of the splice sensor; None: not seen
         self._lots: dict[str, Load] = {}  # as their labels said, newest last
@@ -138,7 +145,7 @@ class Materials(Part):
             return
         load = Load(
             plan.name, found.get("lot"), found.get("package"), found.get("part_number"), found.get("supplier"),
-            found.get("expiry"), _number(found.get("quantity")), scan.at.at_ns, scan.seq,
+            found.get("expiry"), _number(found.get("quantity")), scan.at.at_ns, scan.seq, at_mono_ns=scan.at.mono_ns,
         )  # fmt: skip
         self._check_copied(load, [load.seq], draft)
         old = next((one for one in self.loads[plan.name] if one.same(load)), None)
@@ -182,6 +189,9 @@ class Materials(Part):
 
     def _end(self, op: str, load: Load, evidence: list[int], draft: Draft, by: str = "agent") -> None:
         self.loads[load.name].remove(load)
+        if op == "unload":
+            load.until_mono_ns = draft.at.mono_ns
+            self._replaced.append(load)
         self._record(op, load, evidence, draft, by)
 
     def _record(self, op: str, load: Load, evidence: list[int], draft: Draft, by: str = "agent") -> None:
@@ -218,6 +228,11 @@ class Materials(Part):
     def opened(self, life: PositionLife, cycle: Cycle, draft: Draft) -> None:
         """What is loaded now may go in; is it right for this unit?"""
         self._during[cycle.id] = {name: list(loads) for name, loads in self.loads.items() if loads}
+        since_ns = cycle.scanned_mono_ns
+        if life.trigger is not None and life.trigger.tag is not None:
+            since_ns = min(since_ns, life.read_mono_ns)
+        for load in (one for one in reversed(self._replaced) if one.until_mono_ns > since_ns):
+            self._during[cycle.id].setdefault(load.name, []).insert(0, load)
         for loads in self.loads.values():
             for load in loads:
                 self._tell_expired(load, draft, cycle)
@@ -235,7 +250,8 @@ class Materials(Part):
             loads = during.get(name, [])
             distinct = [one for index, one in enumerate(loads) if not any(one.same(other) for other in loads[:index])]
             older = any(load.seq > opened_seq(cycle.id) for load in distinct)  # another one may have been there
-            certain = len(distinct) == 1 and not distinct[0].disputed and not (older and self._was_open(cycle))
+            seen = all(surely_open(life, cycle, load.at_mono_ns) for load in distinct)
+            certain = len(distinct) == 1 and not distinct[0].disputed and seen and not (older and self._was_open(cycle))
             for load in distinct:
                 said = {"name": name, "lot": load.lot, "package": load.package, "part_number": load.part_number}
                 item = {key: value for key, value in said.items() if value is not None}

@@ -103,6 +103,7 @@ class PositionLife:
         self.last: dict[str, str] | None = None  # the unit before, as candidate
         self.parts: Sequence[Part] = ()  # the station's
         self.stalled: Instant | None = None  # when a silence of the trigger was noticed last
+        self.read_mono_ns = 0  # when the newest read began that showed the ending tag, and no end still to settle
         self._floor = floor
         self._context = context
         self._number: tuple[int, Value] | None = None  # (mono, value) of resume.cycle_number, since the last gap

@@ -127,7 +127,10 @@ class StationLife:
             ended = trigger.observe(sample, seq, draft)
             if ended is not None:
                 self._ends.settle(trigger, lives, ended, draft)
+            shown = trigger.tag is not None and trigger.tag.shown_by(sample) and not trigger.busy
             for life in lives:
+                if shown:
+                    life.read_mono_ns = max(life.read_mono_ns, sample.started_mono_ns)
                 self._remember_counter(trigger, life)
                 self._let_in(trigger, life, sample, seq, draft)
         for start in self._starts:

@@ -40,6 +40,7 @@ def test_a_cycle_that_has_everything_is_complete() -> None:
     one.scan("OP:anna", "badge")
     one.put_in("SN1")
     one.scan("C:B1", "desk")
+    one.state(0)
     one.finish(1)
     closed = one.closed()[-1]
     assert (closed["completeness"], closed["missing"], closed["suspect"]) == ("complete", [], [])

@@ -1,7 +1,10 @@
 """Marriage on a line that knows the truth: whatever is missed, early or in the dark, no component is in a wrong unit.
 
-Held to: where a unit has no component on record, the next unit is scanned, and before its component; nothing in the
-data could tell otherwise.
+That takes in what is read between a unit's end and the poll that shows it, with the next unit's scan missing, late or
+early, the PLC's answer slow or quick, and a component of a unit that is done within one poll.
+
+Held to: after a unit that is scanned once more after its end, and taken away, the next unit is scanned, and before its
+component; nothing in the data could tell otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import pytest
 
 from edge_agent.binding.needs import Needs
 from support import needs_rig as needs
+from support.binding_rig import SECOND
 from support.binding_world import World
 
 
@@ -22,6 +26,7 @@ class Line(World):
     def __init__(self, seed: int, end: str, resume: str) -> None:
         self.chance = random.Random(seed)
         self.truth: dict[str, int] = {}
+        self.again = 0
         super().__init__(end, resume)
         (one,) = self.rig.plan.stations
         married = replace(one, needs=Needs(components=(needs.component(),)))
@@ -29,41 +34,73 @@ class Line(World):
         self.settle()
 
     @property
-    def careful(self) -> bool:
-        """The unit that is, or was last, in the position has no component on record."""
-        known = self.rig.registry.unit("serial", f"SN{self.unit or self.units}")
-        return known is None or not self.rig.registry.children_of(known.unit)
+    def lingers(self) -> bool:
+        """The unit that is, or was last, in the position was scanned after its end: its cycle may be open for good."""
+        return self.again == self.units
 
-    def marry(self, unit: int) -> None:
+    def act(self, _: object = None, effects: int | None = None) -> None:
+        """As the collector does it: what is asked for once more before it was read is read once."""
+        while self.rig.effects and effects != 0:
+            self.rig.effects = list(dict.fromkeys(self.rig.effects))
+            later = self.rig.effects[1:]
+            self.rig.effects = self.rig.effects[:1]
+            super().act(effects=1)
+            self.rig.effects = later + self.rig.effects
+            effects = None if effects is None else effects - 1
+
+    def read_component(self, unit: int, wait_s: float) -> None:
         name = f"B{len(self.truth) + 1}"
         self.truth[name] = unit
-        self.rig.wait(self.chance.choice([0.02, 0.2]))
-        self.act(self.rig.scan(f"C:{name}", device="desk"))
+        self.rig.wait(wait_s).scan(f"C:{name}", device="desk")
+
+    def marry(self, unit: int) -> None:
+        self.read_component(unit, self.chance.choice([0.02, 0.2]))
+        self.act()
 
     def bring(self) -> None:
-        careful, unit = self.careful, self.units + 1
-        if not careful and self.chance.random() < 0.15:
+        unit = self.units + 1
+        if self.chance.random() < 0.15 and not self.lingers:
             self.marry(unit)
-        self.enter(scan=careful or self.chance.random() < 0.9)
+        self.enter(scan=self.lingers or self.chance.random() < 0.9)
         self.poll(self.chance.choice([0, 0, 1, 3]))
         if self.chance.random() < 0.6:
             self.marry(unit)
 
+    def move(self, *, done: bool) -> None:
+        """The next unit takes the place of the one that is done: with a handshake, once its result was taken."""
+        if done:
+            self.unit, self.worked = self.units, False
+            self.number += 1
+
     def index(self) -> None:
-        """The next label and its component are read while this unit's end was not polled yet."""
+        """This unit is done; the next one is here before that was polled, and one or both of its labels are read."""
+        if self.chance.random() < 0.3:
+            self.read_component(self.unit, 0.02)  # this one's own, at the last moment
+            if self.chance.random() < 0.5:
+                self.act()
+        before, began_ns = self.state_values(), self.rig.mono_ns
         self.work()
         self.units += 1
-        self.rig.wait(0.03).scan(f"SN{self.units}")
-        self.rig.wait(0.02)
-        self.truth[name := f"B{len(self.truth) + 1}"] = self.units
-        self.rig.scan(f"C:{name}", device="desk")
+        scanned = self.chance.choice(["before", "after", "late", "never"])
+        if scanned == "before":
+            self.rig.wait(0.03).scan(f"SN{self.units}")
+            self.move(done=not self.shakes)
+        for _ in range(self.chance.choice([1, 1, 2])):
+            self.read_component(self.units, self.chance.choice([0.0, 0.02, 0.2]))
+        if scanned == "after":
+            self.rig.wait(0.03).scan(f"SN{self.units}")
+            self.move(done=not self.shakes)
+        if self.chance.random() < 0.5:  # a slow read, of the time before the end
+            self.rig.late_sample("press.state", before, (self.rig.mono_ns - began_ns) / SECOND, 0.0)
+        self.rig.wait(self.chance.choice([0.0, 0.0, 0.1, 0.4]))
         self.act()
         for _ in range(4):
             if self.shakes and self.ready:
                 self.poll()
-        self.unit, self.worked = self.units, False
-        self.number += 1
         self.ready = self.ready and self.shakes
+        self.move(done=self.unit != self.units)
+        if scanned == "late":
+            self.scan()
         self.settle()
 
     def dark(self) -> None:
@@ -90,6 +127,7 @@ class Line(World):
         elif dice < 0.33:
             self.poll(self.chance.randint(1, 4))
         elif dice < 0.38 and self.unit:
+            self.again = self.units if self.worked else self.again
             self.scan()
         elif self.may_enter:
             self.bring()

@@ -101,6 +101,7 @@ def test_in_an_interrupted_cycle_nothing_is_installed() -> None:
     one.state(0)
     one.put_in("SN1")
     one.scan("C:B1", "desk")
+    one.state(0)
     assert installed(one) == [("install", "SN1", "B1")]
 
 
@@ -137,6 +138,99 @@ def test_a_component_whose_parent_is_done_at_once_is_still_its_parents() -> None
     one.finish(1)
     assert installed(one) == [("install", "SN1", "B1")]
     assert one.closed()[0]["missing"] == []
+
+
+def test_a_component_waits_for_a_read_that_shows_its_unit_unfinished() -> None:
+    one = rig(press(Needs(components=(component("left"), component("right")))))
+    one.state(0)
+    one.put_in("SN1")
+    began_s = one.mono_ns / bench.SECOND
+    one.scan("C:B1", "desk")
+    one.scan("C:B2", "desk")
+    assert "press.state" in one.reads()[-2:]
+    one.late_sample("press.state", {"ready": 0}, one.mono_ns / bench.SECOND - began_s, 0.0)
+    assert installed(one) == [], "that read began before the scan"
+    one.state(0)
+    assert installed(one) == [("install", "SN1", "B1"), ("install", "SN1", "B2")]
+    assert [body["name"] for body in one.of(Kind.GENEALOGY)] == ["left", "right"]
+    assert one.findings() == []
+
+
+@pytest.mark.parametrize("end", [bench.HANDSHAKE, bench.EDGE, bench.BARE_EDGE])
+def test_a_component_that_is_read_before_the_end_was_polled_is_nobodys(end: Any) -> None:
+    place = bench.position(result=None, collect=(), end=end)
+    one = rig(press(Needs(components=(component(),)), place=place))
+    one.state(0)
+    one.put_in("SN1")
+    one.scan("C:B2", "desk")  # of SN2, whose own label comes late
+    one.state(1)
+    one.scan("C:B3", "desk")  # the result is being read, or was
+    one.result(1)
+    one.result(1)
+    assert installed(one) == []
+    assert one.findings().count("unmatched_scan") == 2
+    first = next(body for body in one.of(Kind.FINDING) if body["code"] == "unmatched_scan")
+    assert "SN1 ended before the PLC was read" in first["text"]
+    assert first["cycle"] == one.closed()[0]["cycle"]
+    assert (first["serial"], first["details"]["child"]) == ("SN1", "B2")
+    assert one.closed()[0]["missing"] == ["component:pcb"]
+    one.state(0)
+    one.put_in("SN2")
+    one.scan("C:B2", "desk")
+    one.state(0)
+    assert installed(one) == [("install", "SN2", "B2")]
+
+
+def test_within_min_time_of_its_units_scan_a_component_needs_no_read() -> None:
+    one = rig(press(Needs(components=(component(count=2),)), min_s=1.0))
+    one.state(0)
+    one.put_in("SN1")
+    one.scan("C:B1", "desk")
+    assert installed(one) == [("install", "SN1", "B1")]
+    one.wait(1.0).scan("C:B2", "desk")
+    assert len(installed(one)) == 1
+    one.gap("press")
+    assert "not certain" in finding(one, "unmatched_scan")["text"]
+
+
+def test_components_do_not_wait_for_ever_nor_in_any_number() -> None:
+    one = rig(press(Needs(components=(component(count=20),))))
+    one.plan.gap_s.clear()  # type: ignore[attr-defined]
+    one.restart()
+    one.state(0)
+    one.put_in("SN1")
+    for number in range(9):
+        one.scan(f"C:B{number}", "desk")
+    assert "too many" in finding(one, "unmatched_scan")["text"]
+    one.tick(5.2)
+    assert one.findings().count("unmatched_scan") == 9
+    one.state(0)
+    assert installed(one) == []
+
+
+def test_what_waits_is_told_when_it_is_taken_out_and_when_the_agent_stops() -> None:
+    one = rig(press(Needs(components=(component(count=2),))))
+    one.state(0)
+    one.put_in("SN1")
+    one.scan("C:B1", "desk")
+    one.scan("C:B2", "desk")
+    one.scan("REMOVE", "desk")
+    one.scan("C:B1", "desk")
+    one._take(one.binder.stop(one.now, one.seq))
+    texts = [body["text"] for body in one.of(Kind.FINDING)]
+    assert ["B1" in texts[0], "taken out" in texts[0], "B2" in texts[1], "stopped" in texts[1]] == [True] * 4
+    one.state(0)
+    assert installed(one) == []
+
+
+def test_a_component_of_a_batch_waits_for_its_lots_scan_too() -> None:
+    lots = re.compile(r"LOT(?P<lot>\d+)")
+    one = rig(press(Needs(components=(component(),)), of="lot", pattern=lots))
+    one.state(0)
+    one.scan("LOT1")
+    one.scan("C:B1", "desk")
+    one.state(0)
+    assert installed(one) == [("install", "1", "B1")]
 
 
 def test_a_component_whose_parent_opens_interrupted_is_refused() -> None:

@@ -57,6 +57,52 @@ def test_a_change_while_a_unit_is_at_work_leaves_it_open_which_went_in() -> None
     assert ops(one) == [("load", "L1"), ("unload", "L1"), ("load", "L2")]
 
 
+@pytest.mark.parametrize("before", [["R:L1"], []])
+def test_a_reel_that_is_read_before_the_end_was_polled_is_not_certain_in_the_finished_unit(before: list[str]) -> None:
+    one = rig(press(Needs(materials=(material(),))))
+    one.state(0)
+    for label in before:
+        one.scan(label, "desk")
+    one.put_in("SN1")
+    one.scan("R:L2", "desk")
+    one.finish(1)
+    one.put_in("SN2")
+    one.finish(2)
+    assert went_in(one, 0) == [*(("L1", None, False) for _ in before), ("L2", None, False)]
+    assert went_in(one, 1) == [("L2", None, True)]
+
+
+def test_a_reel_that_is_changed_while_the_next_unit_waits_for_the_plc_may_be_in_it_or_not() -> None:
+    one = rig(press(Needs(materials=(material(),))))
+    one.state(0)
+    one.scan("R:L1", "desk")
+    one.put_in("SN1")
+    one.scan("SN2")
+    one.scan("R:L2", "desk")
+    one.finish(1)
+    one.finish(2)
+    one.put_in("SN3")
+    one.finish(3)
+    assert [body["binding"].get("serial") for body in one.closed()] == ["SN1", "SN2", "SN3"]
+    both = [("L1", None, False), ("L2", None, False)]
+    assert [went_in(one, index) for index in range(3)] == [both, both, [("L2", None, True)]]
+
+
+def test_a_reel_that_is_changed_just_before_an_end_that_nothing_announced_leaves_both() -> None:
+    place = bench.position(result=None, scanner=None, serial=bench.tag("press.sn1"))
+    one = rig(press(Needs(materials=(material(),)), place=place, identity="in_data"))
+    one.state(0)
+    one.scan("R:L1", "desk")
+    one.state(0)
+    one.scan("R:L2", "desk")
+    one.finish(1, sn1="SN1")
+    one.finish(2, sn1="SN2")
+    assert [went_in(one, index) for index in range(2)] == [
+        [("L1", None, False), ("L2", None, False)],
+        [("L2", None, True)],
+    ]
+
+
 def test_the_label_of_what_is_loaded_changes_nothing() -> None:
     one = at_hand()
     one.scan("R:L1/P1", "desk")
