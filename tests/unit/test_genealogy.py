@@ -195,7 +195,7 @@ def test_within_min_time_of_its_units_scan_a_component_needs_no_read() -> None:
 
 def test_components_do_not_wait_for_ever_nor_in_any_number() -> None:
     one = rig(press(Needs(components=(component(count=20),))))
-    one.plan.gap_s.clear()  # type: ignore[attr-defined]
+    one.plan.gap_s.clear()
     one.restart()
     one.state(0)
     one.put_in("SN1")
