@@ -17,8 +17,10 @@ waits, as everywhere, for the first read of the ending tag that began after it: 
 ended. Nothing binds across an observation gap of the reader or of what ends the cycles, nor across a restart: another
 unit may be there now, so what waits becomes ``orphan``, or ``ambiguous`` if a scan was under way. Yet its scan may
 still come within ``max_wait``, as may that of a unit that ended in the dark: until then a cycle that ends after the
-gap is bound only if no such scan is due, and if the PLC's counter shows that no result went by unseen. Which scans
-are due after a restart is told by the newest cycles of the registry, whatever became of them.
+gap is bound only if no such scan is due, and if the PLC's counter shows that no result went by unseen. The first
+cycle that ends after a gap of the PLC, or a restart, is ambiguous in any case unless its start was seen after it: the
+work may have been another unit's, which was taken away meanwhile. Which scans are due after a restart is told by the
+newest cycles of the registry, whatever became of them.
 
 **What a person decides meanwhile** takes no scan away: that of the unit which the cycle was bound to by hand is its
 re-scan when it comes, and a cycle that was unbound leaves a scan that is due.
@@ -96,9 +98,8 @@ class LateScans(Part):
         self._early: deque[dict[str, str]] = deque(maxlen=WAITING)
         self._unclaimed = 0  # cycles that were given up: they explain scans that come too late
         self._ghosts: list[int] = []  # of cycles given up over a gap: until when their scans may still come
-        self._told: dict[
-            str, tuple[str, int]
-        ] = {}  # cycle decided by hand -> serial or "", until when it may be scanned
+        self._told: dict[str, tuple[str, int]] = {}  # cycle decided by hand -> serial or "", until when it may come
+        self._unwatched: set[PositionLife] = set()  # where the unit at work may have been swapped over a gap
         self._blind = False  # what ends the cycles was not observed, and not seen since
         self._dark_until_mono_ns = 0  # until when the scan of a unit that ended in the dark may come
         self._missed_until_mono_ns = 0  # the same of one that the counter shows to have ended unseen
@@ -119,6 +120,8 @@ class LateScans(Part):
         self._ghosts = [until_ns for record in here if record.body["rule"] == "gap"]
         self._recall(draft.at)
         self._blind = self._floor.dark_ns > 0
+        if self._blind:
+            self._unwatched.update(self._lives)
 
     def _recall(self, now: Instant) -> None:
         """Of cycles that closed before the restart and do not wait any more: the scans that are still due."""
@@ -151,6 +154,10 @@ class LateScans(Part):
             return
         if len(self._awaited) == AWAITED:
             self._give_up(self._awaited.pop(0), draft, "too many cycles wait for their scan")
+        if life in self._unwatched and not cycle.suspended:
+            self._unwatched.discard(life)
+            if cycle.opened_by != "start" and cycle.doubt is None:
+                cycle.doubt = ("gap", "its work may have begun while nobody watched, and another unit be here since")
         dark = self._blind or draft.at.mono_ns < self._dark_until_mono_ns
         missed = draft.at.mono_ns < self._missed_until_mono_ns
         if (missed or (dark and not cycle.counted)) and cycle.doubt is None:
@@ -200,9 +207,10 @@ class LateScans(Part):
         while self._waiting:
             self._decide(self._waiting.popleft(), draft, f"{device} was not observed meanwhile")
         self._blind = self._blind or device != self._reads.scanner
+        self._unwatched.update(life for life in self._lives if life.trigger and device in life.trigger.devices)
         awaited, self._awaited = self._awaited, []
-        owed = self._muddle - self._met if self._muddle else len(awaited)
-        self._ghosts += [one.deadline_mono_ns for one in awaited][-owed:]
+        owed = self._muddle - self._met + sum(one.cycle.state is BindingState.PENDING for one in awaited)
+        self._ghosts += [one.deadline_mono_ns for one in awaited][max(len(awaited) - owed, 0) :]
         for one in awaited:
             if one.cycle.state is BindingState.PENDING:
                 self._say_nobody(one, draft, "gap", f"{device} was not observed while its scan was awaited")

@@ -277,7 +277,7 @@ ORACLE: dict[str, dict[str, Cell]] = {
         ),
         "scan_too_late": Cell("orphan", ("skipped_scan", "unmatched_scan"), note="the scan finds no candidate"),
         "restart": Cell(
-            "bound", ("observation_gap",), note="the result and its scan came after; what was before is nobody's"
+            "ambiguous", ("observation_gap",), note="whoever is scanned may have taken the place meanwhile"
         ),
         "restart_pending": Cell("orphan", ("observation_gap",), also=("skipped_scan", "unmatched_scan")),
         "retest": Cell("bound", ("retest_limit",), note="once more than it may: counted, though named afterwards"),

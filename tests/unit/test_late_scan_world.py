@@ -32,6 +32,7 @@ class Line:
         self.units = self.counter = 0
         self.due: list[tuple[int, int]] = []  # (mono, unit) of scans that the operator will make
         self.watched = True
+        self.swapped = False  # while nobody watched another unit took the place of the one whose work then ended
         self.poll()
 
     def poll(self, seconds: float = 0.5) -> None:
@@ -58,9 +59,10 @@ class Line:
             for _ in range(2 if self.counted else 1):
                 self.rig.result(self.counter, float(self.units))
             self.rig.state(1), self.rig.state(0)
+        here, self.swapped = self.units + (self.swapped and seen), False
         if self.chance.random() < 0.75:
             delay_s = self.chance.uniform(0.2, WAIT_S - 1.5) if self.chance.random() < 0.4 else 0.4
-            self.due.append((self.rig.mono_ns + int(delay_s * SECOND), self.units))
+            self.due.append((self.rig.mono_ns + int(delay_s * SECOND), here))
 
     def dark(self) -> None:
         """Nobody watches; units go on being made and scanned."""
@@ -76,7 +78,7 @@ class Line:
             self.poll(self.chance.uniform(0.5, 5.0))
             self.work(seen=False)
         self.poll(self.chance.uniform(0.2, 4.0))
-        self.watched = True
+        self.watched, self.swapped = True, self.chance.random() < 0.4
         if how == "restart":
             self.rig.restart()
             if self.chance.random() < 0.5:  # it did not stay up for long
@@ -115,7 +117,7 @@ class Line:
 @pytest.mark.parametrize("seed", range(12))
 def test_no_unit_gets_anothers_work(seed: int, end: str, corrected: bool) -> None:
     line = Line(seed, end, corrected=corrected)
-    line.run(40)
+    line.run(80)
     bound = 0
     for cycle in line.rig.closed():
         binding = line.rig.binding(cycle["cycle"])
