@@ -160,8 +160,8 @@ MORE = (
     Mutant(
         "component_goes_into_whoever_was_there_last",
         "genealogy.py",
-        "        if life.waiting or not _certain(cycle):",
-        "        if cycle is None or cycle.unit is None:",
+        " and cycle.state is BindingState.BOUND and not cycle.suspended\n",
+        "\n",
         "marriage",
     ),
     Mutant(
