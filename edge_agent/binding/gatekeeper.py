@@ -298,6 +298,9 @@ class Override:
         if self.station not in keepers:
             hint = f"gates stand at {', '.join(sorted(keepers))}" if keepers else "add a section gate: to the station"
             raise ActionRefused(f"{self.station} has no gate", hint=hint)
+        if floor.units.find(self.serial) is None and floor.units.find(self.serial, "lot") is None:
+            hint = "check the spelling; a new unit is known once it was scanned"
+            raise ActionRefused(f"no step has ever seen {self.serial}", hint=hint)
         passes = keepers[self.station].passes
         if len(passes) >= PASSES and self.serial not in passes:
             raise ActionRefused(

@@ -231,7 +231,7 @@ def _show_routes(out: Console, routes: dict[str, Any]) -> None:
 
 
 def _show_inbound(out: Console, sources: dict[str, Any]) -> None:
-    rows = table(_("INBOUND"), _("STATE"), _("LAST DECISION"), _("HEARD"), _("OPEN HOLDS"), _("REFUSED"))
+    rows = table(_("INBOUND"), _("STATE"), _("LAST DECISION"), _("HEARD"), _("OPEN HOLDS"), _("NOT BELIEVED"))
     for name, source in sources.items():
         age_s = source.get("heartbeat_age_s")
         heard = "–" if age_s is None else _("{time} ago").format(time=span(max(0.0, age_s)))

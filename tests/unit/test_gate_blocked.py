@@ -290,8 +290,10 @@ def test_a_serial_that_the_plc_names_is_read_as_the_results_are() -> None:
 
 def test_an_override_does_not_outlive_the_agent() -> None:
     rig = rig_of()
+    hold(rig)
+    rig.scan("SN1")
     rig._take(rig.binder.act(Override("SN1", "OP20", 5, "ann (uid 7)", "dent accepted"), rig.now, rig.seq)[0])
     rig.restart()
     hold(rig)
-    rig.scan("SN1")
-    assert gates(rig) == [(None, "block", CODES["hold"], "SN1")]
+    rig.wait(3).scan("SN1")
+    assert gates(rig) == [(None, "block", CODES["hold"], "SN1")] * 2

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge_agent.binding.action import ActionRefused
+from edge_agent.binding.draft import Draft
 from edge_agent.binding.gate import CODES
 from edge_agent.binding.gatekeeper import PASSES, Override
 from edge_agent.binding.plan import Exchange, Gate
-from edge_agent.binding.state import KnownHold, Write
+from edge_agent.binding.state import KnownHold, Outcome, Write
 from edge_agent.model import Kind, Value
 from support.binding_rig import Rig, plan, position, station, tag
 
@@ -317,7 +318,13 @@ def test_a_result_without_a_scan_asks_nobody_to_let_it_in() -> None:
 # --- override ------------------------------------------------------------------------------------------------
 
 
-def override(rig: Rig, serial: str = "SN1", station_name: str = "OP20", minutes: float = 10) -> Any:
+def override(
+    rig: Rig, serial: str = "SN1", station_name: str = "OP20", minutes: float = 10, *, seen: bool = True
+) -> Any:
+    if seen:  # at a station before
+        draft = Draft(f"log{rig.logs}", rig.now, rig.seq)
+        rig.binder._floor.units.know(draft, "OP10", {"serial": serial}, [])
+        rig._take(Outcome(draft.records, []))
     outcome, answer = rig.binder.act(
         Override(serial, station_name, minutes, "ann (uid 7)", "dent accepted"), rig.now, rig.seq
     )
@@ -378,10 +385,19 @@ def test_an_override_is_refused_where_there_is_no_gate_or_no_room() -> None:
     assert "OP20" in refused.value.hint
     for number in range(PASSES):
         override(rig, f"SN{number}")
-    before = len(rig.records)
-    with pytest.raises(ActionRefused):
+    before = len(rig.of(Kind.AUDIT))
+    with pytest.raises(ActionRefused, match="overrides are open"):
         override(rig, "SN9999")
-    assert len(rig.records) == before
+    assert len(rig.of(Kind.AUDIT)) == before
+
+
+def test_an_override_for_a_serial_that_nobody_saw_is_a_typing_error() -> None:
+    rig = asking()
+    with pytest.raises(ActionRefused, match="no step has ever seen SN1") as refused:
+        override(rig, seen=False)
+    assert "spelling" in refused.value.hint
+    rig.scan("SN1")
+    override(rig, seen=False)
 
 
 # --- a PLC that honours its own number -----------------------------------------------------------------------
