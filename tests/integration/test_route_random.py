@@ -29,8 +29,8 @@ from edge_agent.routes import Route, filling, hearing, lanes, route
 from support.delivery import IDENTITY, settings, until
 from support.hostile_peer import Key, Peer, unnamed
 
-SENDS = (["scan", "hold_ack"], ["scan"], ["scan", "audit"])
-ALL = ["scan", "hold_ack", "audit"]
+SENDS = (["scan", "clock_offset"], ["scan"], ["scan", "audit"])
+ALL = ["scan", "clock_offset", "audit"]
 _ALWAYS = {"log_opened", "config", "drop", "checkpoint"}
 
 
@@ -140,7 +140,7 @@ class Life:
         records: list[Record] = []
         for _ in range(self.chance.choice((1, 2, 30))):
             self.number += 1
-            kind = self.chance.choice((Kind.SCAN, Kind.SCAN, Kind.HOLD_ACK, Kind.AUDIT))
+            kind = self.chance.choice((Kind.SCAN, Kind.SCAN, Kind.CLOCK_OFFSET, Kind.AUDIT))
             text = f"{'bad' if self.chance.random() < 0.01 else 'good'}-{self.number}"
             padding = "x" * self.chance.choice((10, 300))
             self.accepted[buffer.log, buffer.next_seq + len(records)] = (kind.label, text)
