@@ -6,7 +6,7 @@ export PYTHON
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
-.PHONY: help demo test bench bench-gate truth fault mutants soak lint format lock bundle test-install clean
+.PHONY: help demo test test-long bench bench-gate truth fault mutants soak lint format lock bundle test-install clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -17,6 +17,10 @@ demo: .venv/.stamp-run  ## watch a production line being traced, about a minute
 test: .venv/.stamp-dev  ## the whole suite, on loopback only
 	@.ci/need mosquitto libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
 	@$(BIN)/pytest tests
+
+test-long: .venv/.stamp-dev  ## what the suite leaves out for its length: kills, outages and full disks in real time
+	@.ci/need mosquitto libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
+	@$(BIN)/pytest tests -m long
 
 bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes, on an idle machine
 	@.ci/need mosquitto

@@ -24,6 +24,7 @@ def run(*arguments: str) -> tuple[int, list[str]]:
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 
+@pytest.mark.long
 def test_a_selection_loses_nothing() -> None:
     code, lines = run("--only", ",".join(SCENARIOS), "--kills", "3", "--seed", "11")
     assert code == 0, "\n".join(lines)

@@ -68,6 +68,7 @@ async def test_each_record_is_in_one_file_in_any_format(tmp_path: Path, form: st
     assert {path.stat().st_mode & 0o777 for path in files(folder)} == {0o664}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("step", "form"), [*zip(STEPS, ("csv", "xml", "jsonl"), strict=True)])
 def test_killed_at_a_step_each_record_is_in_the_files_once(tmp_path: Path, step: str, form: str) -> None:
     """An importer takes files away between the runs: what is gone must not come again either."""

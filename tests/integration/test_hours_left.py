@@ -54,6 +54,7 @@ async def fill(buffer: Buffer, number: int, until: float) -> tuple[int, int]:
     return number, buffer.writer.durable_seq + 1 - begun
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limited_by", ["max_size", "min_free"])
 @asynchronous
 async def test_what_is_said_at_half_time_comes_true(

@@ -64,6 +64,7 @@ async def hurt(how: str, broker: Broker, proxy: Proxy, route: Route) -> None:
             proxy.out.bytes_per_s = proxy.back.bytes_per_s = None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("make", "outages"), MAKES)
 def test_nothing_is_lost_when_the_broker_is_killed_hangs_or_forgets(
     make: type[Broker], outages: list[str], tmp_path: Path

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.delivery import buffer, running, scans, settings, settled, until
 from support.mosquitto import Mosquitto
 
@@ -87,6 +89,7 @@ def group(url: str, place: str, folder: Path) -> Iterator[Group]:
             process.wait(10)
 
 
+@pytest.mark.long
 def test_three_receivers_are_killed_and_everything_is_there_once(tmp_path: Path, place: str) -> None:
     chance = random.Random(7)
 

@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edge_agent.model import Kind
 from edge_agent.receiver import Receiver, RecordRejected
 from support.delivery import Poisoned, Watcher, buffer, running, scans, settings, settled, threaded, until
@@ -50,6 +52,7 @@ def dense(database: Path) -> bool:
     return whole and query(database, "SELECT count(*) FROM gap WHERE lost") == [(0,)]
 
 
+@pytest.mark.long
 def test_live_records_pass_a_backlog_through_three_outages_and_a_kill(tmp_path: Path) -> None:
     database = tmp_path / "receiver.db"
 

@@ -103,6 +103,7 @@ async def test_a_message_is_in_the_table_whole_or_not_at_all(tmp_path: Path, ser
     assert texts(server, "halved") == wanted(60)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill_at", ["progress_before:2", "before_commit:3"])
 def test_a_killed_agent_has_each_record_in_one_row(tmp_path: Path, server: Postgres, kill_at: str) -> None:
     """Killed when rows are committed and the progress is not, or the other way about, were it possible."""

@@ -181,6 +181,7 @@ def test_what_is_not_known_is_scanned_again_and_what_was_not_marked_goes_back(
     run(tmp_path, story, give_up_s=0.1, gate=True)
 
 
+@pytest.mark.long
 def test_a_unit_on_its_way_is_reworked_gets_its_board_and_is_scanned_after_packing(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         rework = await bench.seen(at_op20("rework"))
@@ -251,6 +252,7 @@ def test_a_swap_puts_another_unit_in_and_the_first_comes_back(tmp_path: Path) ->
     run(tmp_path, story, give_up_s=0.2)
 
 
+@pytest.mark.long
 def test_a_stopped_line_runs_empty_and_ends_with_its_parent_s_pipe(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.seen(at_op20("enter"))
