@@ -67,6 +67,7 @@ def recount(directory: Path, doctor: str) -> Counts:
     return compare(truth, read_records(database), read_readings(database))
 
 
+@pytest.mark.long
 def test_the_demo_binds_everything_through_an_outage_and_a_crash(tmp_path: Path, environment: dict[str, str]) -> None:
     kept = tmp_path / "kept"
     done = subprocess.run(

@@ -29,6 +29,7 @@ def test_an_unlucky_disk_keeps_everything_that_was_accepted(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("synchronous", ["NORMAL", "OFF"])
 def test_the_same_cuts_show_a_loss_where_less_is_synced(tmp_path: Path, synchronous: str) -> None:
     result = cuts.cut_power(tmp_path, synchronous, cuts=25, seed=SEED, commits=120)

@@ -77,6 +77,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.kill()
 
 
+@pytest.mark.long
 def test_a_hold_survives_a_kill_and_is_lifted_by_name(desk: Desk) -> None:
     code, out, _ = desk.type("hold", "L7", "--kind", "lot", "--reason", "viscosity")
     assert code == 0 and "lot L7 is on hold" in out

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from pymodbus.client import AsyncModbusTcpClient
 
 from edge_agent.binding.gate import CODES
@@ -149,6 +150,7 @@ async def cell(folder: Path) -> AsyncIterator[Cell]:
             one.entry.unplug()
 
 
+@pytest.mark.long
 def test_the_answer_comes_last_and_is_only_for_its_own_number(tmp_path: Path) -> None:
     async def run() -> None:
         async with cell(tmp_path) as one:

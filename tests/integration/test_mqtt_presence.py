@@ -110,6 +110,7 @@ def test_two_agents_of_one_id_that_live_side_by_side_name_each_other_once(tmp_pa
     asyncio.run(scenario())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_two_agents_that_throw_each_other_out_notice_it_and_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
