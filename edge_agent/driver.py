@@ -8,15 +8,16 @@ drivers a config names are loaded.
 ``open()``     connect. Raises DeviceUnavailable (retry soon) or DeviceRefused (wrong credentials or
                address: long back-off). May be called again after close.
 ``read(g)``    the next samples or scans, never partial ones. With a group: a fresh read of just that
-               group. Raises DeviceLost (close, reopen) or ReadingRejected (count it, go on).
+               group, made after the call. Raises DeviceLost (close, reopen) or ReadingRejected (count it, go on).
 ``write(t,v)`` for tags marked writable; returns after a read-back where the protocol has one. Raises
                DeviceLost, DeviceRefused when the device will not take the value, or
                ValueNotKept when it took it and then shows another.
 ``close()``    idempotent, safe after a failed open, bounded in time.
 =============  ====================================================================================
 
-The collector never calls two of them at once, with one exception: an ``event`` driver may be asked to
-``write()`` while its ``read()`` waits. Cancelling ``read()`` must lose no frame that the device had completed.
+The collector never calls two of them at once, with one exception: an ``event`` driver may be asked to ``write()``
+or to ``read(group)`` while its ``read()`` waits.
+Cancelling ``read()`` must lose no frame that the device had completed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from edge_agent.bench import Bench
 from edge_agent.errors import EdgeAgentError
 from edge_agent.model import Sample, Scan, Tag, TagSet, Value
 
@@ -133,11 +135,12 @@ class GroupSettings(Settings, Generic[TagT]):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tags that are read together. ``poll_s`` None: only read on a trigger (or pushed by an event driver)."""
+    """Tags that are read together: polled, or sent by the device by itself (``spoken``), or else only on a trigger."""
 
     tagset: TagSet
     poll_s: float | None
     tags: Mapping[str, TagSettings]  # in the order of the tagset
+    spoken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ class Shape:
     groups: Mapping[str, Group] = field(default_factory=dict)
     writable: frozenset[str] = frozenset()
     scans: bool = False  # its read() yields Scan
+    port: tuple[str, str] | None = None  # (serial port, how it is set): devices on one port must agree, "" never do
 
 
 def poll_shape(
@@ -185,6 +189,7 @@ class DriverSpec:
     settings: Callable[[], type[Settings]]
     describe: Callable[[str, Any], Shape]  # (device name, settings) -> Shape
     create: Callable[[str, Any], Driver]  # (device name, settings) -> Driver
+    bench: Callable[[], Bench] | None = None  # what it offers with no agent running; loads the protocol's library
 
 
 class UnknownDriver(EdgeAgentError):

@@ -15,11 +15,18 @@ from typing import Any, NamedTuple
 
 import orjson
 
-type_names = ("bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "string")
+scalar_names = (
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "string",
+    "datetime", "bytes", "object",
+)  # fmt: skip
+type_names = (*scalar_names, *(f"{name}[]" for name in scalar_names))
+"""What a tag's type may be; ``float32[]`` is an array of them."""
 
-Value = bool | int | float | str | None | list[Any]
-"""One tag's value. None means "no value", with the reason in the sample's status. Integers beyond 2**53
-(the largest that JSON readers agree on) are decimal strings; float32 carries the shortest double that prints as it."""
+Value = bool | int | float | str | None | list[Any] | dict[str, Any]
+"""One tag's value, as JSON knows it. None means "no value", with the reason in the sample's status. Integers beyond
+2**53 (the largest that JSON readers agree on) are decimal strings; float32 carries the shortest double that prints as
+it; ``datetime`` is ISO 8601 in UTC ("2026-11-22T05:41:04.1234567Z"), ``bytes`` are base64, ``object`` (a structure)
+is a dict of its fields' values. A list or dict in a value is never changed once its sample was given away."""
 
 
 class Kind(IntEnum):
@@ -126,8 +133,13 @@ class Sample:
     """What a device said of one group at one instant.
 
     ``values`` stands in the order of ``tagset.tags``. ``status`` maps the index of each value that is not good
-    to a short reason ("exception 2", "not a number"); None when all are good. The read began at
-    ``started_mono_ns`` and had finished at ``at``; the values are of some moment between.
+    to a short reason ("exception 2", "not a number"); None when all are good. A value may stand beside its reason
+    when the device gave one and doubts it ("uncertain"). The read began at ``started_mono_ns`` and had finished at
+    ``at``; the values are of some moment between.
+
+    ``source_ns`` maps the indexes that were news to when the device says the value was so (UTC ns), ``server_ns`` to
+    when its server saw it, where that differs. ``history``: read from the device's own memory after a gap; it is
+    recorded with its times, opens and closes nothing, and belongs to no cycle.
     """
 
     tagset: TagSet
@@ -135,6 +147,9 @@ class Sample:
     started_mono_ns: int
     values: tuple[Value, ...]
     status: Mapping[int, str] | None = None
+    source_ns: Mapping[int, int] | None = None
+    server_ns: Mapping[int, int] | None = None
+    history: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +161,7 @@ class Scan:
     raw: bytes
     status: ScanStatus = ScanStatus.READ
     symbology: str = ""  # AIM identifier when the reader sends one, e.g. "]d2"
+    photo: str = ""  # SHA-256 of the picture it was read from, hexadecimal; the file is on this PC
 
 
 @dataclass(frozen=True, slots=True)

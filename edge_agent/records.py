@@ -25,7 +25,7 @@ Windows = Annotated[
     dict[str, list[Annotated[list[Seq], Field(min_length=2, max_length=2)]]],
     Field(description="device.group -> ranges of seq of its samples, inclusive"),
 ]
-Value = bool | int | float | str | list[Any] | None
+Value = bool | int | float | str | list[Any] | dict[str, Any] | None
 TypeName = Annotated[str, Field(json_schema_extra={"enum": list(type_names)})]
 OpenedBy = Literal["scan", "ready", "level", "edge", "start", "message", "index", "carrier"]
 ClosedBy = Literal[
@@ -118,6 +118,9 @@ class SampleBody(Body):
     values: list[Value]
     status: dict[str, str] | None = Field(default=None, description="index of a value that is not good -> reason")
     counted: list[Counted] | None = Field(default=None, description="results without a cycle that it showed")
+    source_ns: dict[str, Ns] | None = Field(default=None, description="index -> when the device says it was so")
+    server_ns: dict[str, Ns] | None = Field(default=None, description="index -> when its server saw it, if not then")
+    history: bool | None = Field(default=None, description="read from the device's memory after a gap; of no cycle")
 
 
 class ScanBody(Body):
@@ -128,6 +131,7 @@ class ScanBody(Body):
     encoding: str | None = Field(default=None, description="if not UTF-8")
     raw: str = Field(pattern=r"^([0-9a-f]{2})*$", description="hexadecimal")
     symbology: str | None = Field(default=None, description="AIM identifier, e.g. ]d2")
+    photo: str | None = Field(default=None, description="SHA-256 of its picture; the file is on the PC")
     stations: list[str] = Field(description="who used it")
     identifiers: dict[str, str] | None = None
     label: str | None = Field(default=None, description="the label rule of the configuration that read it")

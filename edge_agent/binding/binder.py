@@ -131,6 +131,8 @@ class Binder:
         store = self._stores.get(sample.tagset.source)
         if store is None:
             store = self._unplanned(sample)
+        if sample.history:
+            return Outcome([store.past(sample)], [])
         if store.watchers:
             return self._watch(store, sample, seq)
         stored, cycles = _windows(store, sample, seq)

@@ -64,6 +64,8 @@ def scan_body(
     body["raw"] = scan.raw.hex()
     if scan.symbology:
         body["symbology"] = scan.symbology
+    if scan.photo:
+        body["photo"] = scan.photo
     body["stations"] = stations
     if identifiers:
         body["identifiers"] = identifiers

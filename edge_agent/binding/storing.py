@@ -75,17 +75,30 @@ class GroupStore:
         ``counted``: the counters of results without a cycle.
         """
         self._last = values = sample.values
-        self._last_status = status = sample.status
+        self._last_status = sample.status
         self._last_mono_ns = sample.at.mono_ns
         if self._pick is not None:
             self._last_picked = self._pick(values)
-        body: dict[str, Any] = {
-            "tagset": sample.tagset.id,
-            "took_us": (sample.at.mono_ns - sample.started_mono_ns) // 1000,
-            "values": values,
-        }
-        if status:
-            body["status"] = {str(index): reason for index, reason in status.items()}
+        body = _body(sample)
         if counted:
             body["counted"] = list(counted)
         return Record(Kind.SAMPLE, self.source, sample.at, body, cycles)
+
+    def past(self, sample: Sample) -> Record:
+        """The record of a sample from the device's own memory: of no cycle, and nothing is compared with it."""
+        return Record(Kind.SAMPLE, self.source, sample.at, _body(sample) | {"history": True})
+
+
+def _body(sample: Sample) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "tagset": sample.tagset.id,
+        "took_us": (sample.at.mono_ns - sample.started_mono_ns) // 1000,
+        "values": sample.values,
+    }
+    if sample.status:
+        body["status"] = {str(index): reason for index, reason in sample.status.items()}
+    if sample.source_ns:
+        body["source_ns"] = {str(index): str(at_ns) for index, at_ns in sample.source_ns.items()}
+    if sample.server_ns:
+        body["server_ns"] = {str(index): str(at_ns) for index, at_ns in sample.server_ns.items()}
+    return body

@@ -102,7 +102,7 @@ class _Verbs(TyperGroup):
 
 def load(verb: str) -> Any:
     """The click command of one verb; imports its module."""
-    command = importlib.import_module(f"edge_agent.cli.{verb}").command
+    command = importlib.import_module(f"edge_agent.cli.{verb.replace('-', '_')}").command
     if not isinstance(command, typer.Typer):
         app = typer.Typer(add_completion=False)
         app.command(verb, help=_(inspect.getdoc(command) or ""))(command)

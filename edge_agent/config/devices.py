@@ -12,7 +12,6 @@ from edge_agent.config.report import Path, Problems, nearest, split_hint, valida
 from edge_agent.config.settings import NAME, NAME_HINT
 from edge_agent.config.tree import Node
 from edge_agent.driver import (
-    Cadence,
     DriverSpec,
     Settings,
     Shape,
@@ -86,7 +85,7 @@ def load_device(name: str, node: Node, problems: Problems, specs: dict[str, Driv
         if not cut and not useless:
             problems.add(path, *split_hint(str(error)))
         return None, only_names
-    known = _known(name, spec, shape, path, problems)
+    known = _known(name, shape, path, problems)
     if len(problems.found) > before:
         wrong = _tags_at(cut, node)
         return None, replace(known, tags=tags | set(known.tags), groups=groups | set(known.groups), doubtful=wrong)
@@ -132,7 +131,7 @@ def _spec(path: Path, node: Node, problems: Problems, specs: dict[str, DriverSpe
     return None
 
 
-def _known(name: str, spec: DriverSpec, shape: Shape, path: Path, problems: Problems) -> Known:
+def _known(name: str, shape: Shape, path: Path, problems: Problems) -> Known:
     places: dict[str, Place] = {}
     for group_name, group in shape.groups.items():
         _check_name((*path, "groups", group_name), group_name, "group", problems)
@@ -147,9 +146,8 @@ def _known(name: str, spec: DriverSpec, shape: Shape, path: Path, problems: Prob
             places[tag.name] = Place(group.tagset.source, index, tag)
     for tag_name in shape.writable - places.keys():
         _check_name((*path, "tags", tag_name), tag_name, "tag", problems)
-    event = spec.cadence is Cadence.EVENT
-    spoken = {group.tagset.source for group in shape.groups.values() if event and group.poll_s is None}
-    polled = {group.tagset.source for group in shape.groups.values() if event or group.poll_s is not None}
+    spoken = {group.tagset.source for group in shape.groups.values() if group.spoken}
+    polled = {group.tagset.source for group in shape.groups.values() if group.spoken or group.poll_s is not None}
     tags = places.keys() | shape.writable
     return Known(name, tags, list(shape.groups), (), places, polled, spoken, shape.writable, shape.scans)
 

@@ -108,6 +108,7 @@ def _load(path: Path, root: Node, problems: Problems) -> Config | None:
         device, known[name] = load_device(name, node, problems, specs)
         if device is not None:
             devices[name] = device
+    _one_port_each(devices, problems)
     stations: dict[str, StationSettings] = {}
     for name, node in _entries(root, "stations", problems).items():
         if name in known:
@@ -167,6 +168,22 @@ def _entries(root: Node, section: str, problems: Problems) -> dict[str, Node]:
         elif name in RESERVED:
             problems.add((section, name), f"{name!r} is a name the agent uses itself", "choose another name")
     return {str(name): child for name, child in node.children.items()}
+
+
+def _one_port_each(devices: Mapping[str, Device], problems: Problems) -> None:
+    """A serial port has one user; several only on a bus, where they must agree how it is set."""
+    users: dict[str, Device] = {}
+    for device in devices.values():
+        if device.shape.port is None:
+            continue
+        port, terms = device.shape.port
+        other = users.setdefault(port, device)
+        if other is device:
+            continue
+        path: KeyPath = ("devices", device.name)
+        if not terms or other.shape.port != device.shape.port:
+            hint = "each device has a port of its own; on one RS-485 line write the same driver, baud and parity"
+            problems.add(path, f"{port} is used by {other.name} too", hint)
 
 
 def _fill(station: Node) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The promises of edge_agent.driver, kept by every registered driver, each against a peer that can be bad.
 
-To try a new driver, give it a :class:`Peer` here.
+To try a new driver, give it a peer in ``support.peers``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 from ruamel.yaml import YAML
@@ -21,162 +20,12 @@ from ruamel.yaml import YAML
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape, driver_names, load_driver
 from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError
 from edge_agent.model import Sample, Scan, ScanStatus
-from support.modbus_plc import Line, ModbusPlc
-from support.pty_reader import PtyReader
+from support.peers import PEERS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOON_S = 5.0  # nothing here takes so long unless it hangs
 
 
-class Peer:
-    """What a driver is connected to. The methods below a line make it bad; ``breakable`` says that they exist."""
-
-    breakable: ClassVar[bool] = True
-    settings: dict[str, Any]
-
-    async def start(self) -> None:
-        """Be there."""
-
-    async def stop(self) -> None:
-        """Be gone, in whatever state; may be started again under the same address."""
-
-    async def speak(self) -> None:
-        """Make an event driver's device say something good."""
-
-    def expect(self, answer: Sequence[Sample | Scan]) -> None:
-        """The answer is what the device says, whole."""
-
-    # ------------------------------------------------------------------------------------------------------
-
-    async def speak_half_and_vanish(self) -> None:
-        """Break off in the middle of the answer that the driver waits for."""
-
-    async def drip(self) -> None:
-        """Say something good, one byte at a time."""
-
-    async def rave(self) -> None:
-        """Say what is not the protocol's."""
-
-    async def flood(self) -> None:
-        """Say far too much of it."""
-
-    async def fall_silent(self) -> None:
-        """Be there, and say nothing."""
-
-    async def behave(self) -> None:
-        """Be good again."""
-
-
-class ModbusPeer(Peer):
-    """A pymodbus server in its own process, behind a line that can be bad."""
-
-    def __init__(self, folder: Path) -> None:
-        self._plc = ModbusPlc()
-        self._line = Line(self._plc.port)
-        tags = {"first": {"address": "holding:100"}, "second": {"address": "input:301", "type": "uint32"}}
-        self.settings = {
-            "connection": f"tcp://127.0.0.1:{self._line.port}",
-            "timeout": "300ms",
-            "groups": {"state": {"poll": "100ms", "tags": tags}},
-            "tags": {"ack": {"address": "coil:20", "write": True}},
-        }
-
-    async def start(self) -> None:
-        self._line.mode = "pass"
-        self._plc.start()
-        await self._line.start()
-
-    async def stop(self) -> None:
-        await self._line.stop()
-        self._plc.kill()
-
-    def expect(self, answer: Sequence[Sample | Scan]) -> None:
-        (sample,) = answer
-        assert isinstance(sample, Sample)
-        assert sample.values == (100, 301 << 16 | 302)
-        assert sample.status is None
-
-    async def speak_half_and_vanish(self) -> None:
-        self._line.mode = "cut"
-
-    async def drip(self) -> None:
-        self._line.mode = "drip"
-
-    async def rave(self) -> None:
-        self._line.mode = "garbage"
-
-    async def flood(self) -> None:
-        self._line.mode = "flood"
-
-    async def fall_silent(self) -> None:
-        self._line.mode = "silent"
-
-    async def behave(self) -> None:
-        self._line.mode = "pass"
-
-
-class ScannerPeer(Peer):
-    """A pseudo terminal."""
-
-    code = b"SN00000001"
-
-    def __init__(self, folder: Path) -> None:
-        self._port = folder / "gate"
-        self._reader: PtyReader | None = None
-        self.settings = {"port": str(self._port), "baud": 115200, "frame": {"end": "\r\n", "idle": "200ms"}}
-
-    async def start(self) -> None:
-        self._reader = PtyReader(self._port)
-
-    async def stop(self) -> None:
-        if self._reader is not None:
-            self._reader.unplug()
-
-    async def send(self, data: bytes) -> None:
-        assert self._reader is not None
-        await asyncio.to_thread(self._reader.send, data)
-
-    async def speak(self) -> None:
-        await self.send(self.code + b"\r\n")
-
-    def expect(self, answer: Sequence[Sample | Scan]) -> None:
-        assert [(scan.raw, scan.status) for scan in answer if isinstance(scan, Scan)] == [(self.code, ScanStatus.READ)]
-
-    async def speak_half_and_vanish(self) -> None:
-        await self.send(self.code[:5])
-        await asyncio.sleep(0.05)
-        await self.stop()
-
-    async def drip(self) -> None:
-        for byte in self.code + b"\r\n":
-            await self.send(bytes([byte]))
-            await asyncio.sleep(0.001)
-
-    async def rave(self) -> None:
-        await self.send(b"\xff\x00\xfe" * 20)
-
-    async def flood(self) -> None:
-        await self.send(b"\xff\x00\xfe" * 350_000)
-
-
-class SimulatedPeer(Peer):
-    """Nothing."""
-
-    breakable = False
-
-    def __init__(self, folder: Path) -> None:
-        tags = {"level": {"wave": "saw", "low": 1, "high": 2}}
-        self.settings = {"groups": {"state": {"poll": "100ms", "tags": tags}}, "tags": {"ack": {"write": True}}}
-
-    def expect(self, answer: Sequence[Sample | Scan]) -> None:
-        (sample,) = answer
-        assert isinstance(sample, Sample)
-        (value,) = sample.values
-        assert isinstance(value, float)
-        assert 1 <= value <= 2
-
-
-PEERS: dict[str, type[Peer]] = {"modbus": ModbusPeer, "scanner": ScannerPeer, "simulated": SimulatedPeer}
 BREAKABLE = [name for name, peer in PEERS.items() if peer.breakable]
 every_driver = pytest.mark.parametrize("name", list(PEERS))
 every_breakable = pytest.mark.parametrize("name", BREAKABLE)
@@ -237,7 +86,7 @@ def run(battery: Awaitable[None]) -> None:
 # --- without a device ----------------------------------------------------------------------------------------
 
 
-def test_every_registered_driver_has_a_peer_here() -> None:
+def test_every_registered_driver_has_a_peer() -> None:
     assert sorted(PEERS) == driver_names()
 
 

@@ -38,7 +38,7 @@ def _describe(device: str, settings: Any) -> Shape:
     groups = {}
     for name, group in settings.groups.items():
         tags = tuple(Tag(tag, one.type, one.unit) for tag, one in group.tags.items())
-        groups[name] = Group(TagSet(device, name, tags), None, dict(group.tags))
+        groups[name] = Group(TagSet(device, name, tags), None, dict(group.tags), spoken=True)
     return Shape(groups)
 
 

@@ -1,0 +1,34 @@
+"""OPC UA servers: see README.md beside this file.
+
+Importing it does not load asyncua.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
+
+if TYPE_CHECKING:
+    from edge_agent_drivers.opcua.config import OpcuaSettings
+
+
+def _settings() -> type[OpcuaSettings]:
+    from edge_agent_drivers.opcua.config import OpcuaSettings
+
+    return OpcuaSettings
+
+
+def _describe(device: str, settings: Any) -> Shape:
+    from edge_agent_drivers.opcua.config import describe
+
+    return describe(device, settings)
+
+
+def _create(device: str, settings: Any) -> Driver:
+    from edge_agent_drivers.opcua.driver import OpcuaDriver
+
+    return OpcuaDriver(device, settings)
+
+
+SPEC = DriverSpec("opcua", Cadence.EVENT, _settings, _describe, _create)

@@ -1,0 +1,72 @@
+"""What a driver offers a technician at the bench, with no agent running: to find, to probe, to browse, to listen.
+
+A driver names its :class:`Bench` in its spec; each part is one async function, None where the protocol has nothing of
+the kind. The command line shows what they give and writes it to the configuration; they print nothing and write no
+file. They raise the driver's errors (``DeviceUnavailable``, ``DeviceRefused``), with ``device`` naming the address,
+and may be cancelled at any moment: they leave no connection, port or process behind. All of them are bounded in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Section = Mapping[str, Any]
+"""Part of the configuration, as it is written in YAML."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where ``devices scan`` may look. Nothing is scanned that is not named here but what is plugged into this PC."""
+
+    hosts: tuple[str, ...] = ()  # IP addresses, already expanded from a subnet
+    ports: tuple[str, ...] = ()  # serial ports to be spoken to; without them a port is only listed
+    units: tuple[int, ...] = ()  # Modbus unit ids to ask; () stands for the driver's own short list
+    timeout_s: float = 1.0  # for one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A device that answered, or is plugged in."""
+
+    driver: str
+    where: str  # its address as the config writes it: tcp://192.168.1.20:502, /dev/serial/by-id/..., opc.tcp://...
+    what: str  # for people: what answered, and with what
+    section: Section  # the device's section of the config as far as it is known, with ``driver``
+    name: str = ""  # a proposal for the device's name, letters, digits and _
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """One way to read what stands at an address."""
+
+    address: str  # "holding:100"
+    type: str
+    order: str  # "" where it means nothing
+    value: Any  # JSON-able; None with ``why`` where it cannot be read so
+    why: str = ""
+    tag: Section = field(default_factory=dict)  # what makes it a tag
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of a device that can be browsed."""
+
+    id: str  # as the config writes it
+    path: tuple[str, ...]  # names from the root to it
+    kind: str  # "folder", "object", "variable", "method"
+    type: str = ""  # of a variable, as samples carry it
+    value: Any = None
+    status: str = ""  # why there is no value
+    writable: bool = False
+    tag: Section = field(default_factory=dict)  # what makes it a tag; empty for what cannot be one
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """See the module docstring. ``settings`` is an instance of the driver's settings model."""
+
+    scan: Callable[[Where], AsyncIterator[Found]] | None = None
+    probe: Callable[[Any, str], Awaitable[Sequence[Guess]]] | None = None  # (settings, address)
+    browse: Callable[[Any, str, int], AsyncIterator[Node]] | None = None  # (settings, from node or "", depth)

@@ -1,0 +1,13 @@
+"""What the driver contract's battery connects each driver to: one module a driver, the class named in PEERS.
+
+A driver's tests are free to use its peer too.
+"""
+
+from __future__ import annotations
+
+from support.peers.modbus import ModbusPeer
+from support.peers.peer import Peer
+from support.peers.scanner import ScannerPeer
+from support.peers.simulated import SimulatedPeer
+
+PEERS: dict[str, type[Peer]] = {"modbus": ModbusPeer, "scanner": ScannerPeer, "simulated": SimulatedPeer}
