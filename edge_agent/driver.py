@@ -22,11 +22,13 @@ Cancelling ``read()`` must lose no frame that the device had completed.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -95,6 +97,40 @@ class Settings(BaseModel):
     """Base of every settings model: strict, frozen, unknown keys are errors."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class SecretMissing(EdgeAgentError):
+    """The file or environment variable that should hold a secret is not there."""
+
+
+class Secret(Settings):
+    """Where a secret is kept; the config never holds the secret itself. Exactly one of the two keys."""
+
+    file: str | None = Field(default=None, description="path of a file that holds the secret, one line")
+    env: str | None = Field(default=None, description="name of an environment variable that holds the secret")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Secret:
+        if (self.file is None) == (self.env is None):
+            raise ValueError("write either {file: /path/to/secret} or {env: NAME}")
+        return self
+
+    def reveal(self) -> str:
+        """The secret. Raises SecretMissing; the message never contains it."""
+        if self.env is not None:
+            if self.env not in os.environ:
+                hint = f"export {self.env}=…; for the service write {self.env}=… into /etc/edge-agent/environment"
+                raise SecretMissing(f"environment variable {self.env} is not set", hint=hint)
+            return os.environ[self.env]
+        try:
+            return Path(self.file or "").read_text(encoding="utf-8").strip()
+        except PermissionError as error:
+            hint = f"the agent's user must be able to read it: ls -l {self.file}"
+            raise SecretMissing(f"{self.file}: {error.strerror}", hint=hint) from error
+        except OSError as error:
+            raise SecretMissing(f"{self.file}: {error.strerror}", hint=f"put the secret into {self.file}") from error
+        except UnicodeDecodeError as error:
+            raise SecretMissing(f"{self.file} holds no text", hint=f"put the secret into {self.file}") from error
 
 
 class TagSettings(Settings):

@@ -13,10 +13,11 @@ from edge_agent.config.devices import Device
 from edge_agent.config.estimate import bytes_per_s
 from edge_agent.config.report import Path, Problems
 from edge_agent.config.settings import StationSettings
+from edge_agent.driver import Secret, SecretMissing
 from edge_agent.errors import Problem
 from edge_agent.inbound.settings import InboundSettings
 from edge_agent.routes.file_settings import FileRouteSettings
-from edge_agent.routes.settings import MqttRouteSettings, RouteSettings, Secret, SecretMissing, TlsSettings
+from edge_agent.routes.settings import MqttRouteSettings, RouteSettings, TlsSettings
 from edge_agent.routes.sql_settings import SqlRouteSettings
 from edge_agent.routes.tls import file_notices
 

@@ -34,10 +34,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent.driver import SecretMissing
 from edge_agent.errors import BrokerUnavailable, EdgeAgentError
 from edge_agent.routes import tls, verdicts
 from edge_agent.routes.presence import Presence
-from edge_agent.routes.settings import BrokerSettings, SecretMissing
+from edge_agent.routes.settings import BrokerSettings
 from edge_agent.routes.sink import SinkRefused
 
 CONNECT_S = 10.0

@@ -22,13 +22,14 @@ import random
 import time
 from typing import Any, NoReturn
 
+from edge_agent.driver import SecretMissing
 from edge_agent.errors import BrokerUnavailable, MessageRejected
 from edge_agent.logs import Log
 from edge_agent.routes import tls
 from edge_agent.routes.link import Incoming, Link
 from edge_agent.routes.message import AgentIdentity, level
 from edge_agent.routes.presence import Presence
-from edge_agent.routes.settings import MqttRouteSettings, SecretMissing
+from edge_agent.routes.settings import MqttRouteSettings
 from edge_agent.routes.sink import Limits, Notice, Outgoing, SinkRefused
 from edge_agent.routes.verdicts import NothingRetained, QuotaExceeded, TopicRefused
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from edge_agent.driver import Duration, Settings, Size
-from edge_agent.errors import EdgeAgentError
+from edge_agent.driver import Duration, Secret, Settings, Size
 from edge_agent.model import Kind
 
 
@@ -27,40 +24,6 @@ TOPIC_PARTS = ("enterprise", "site", "area", "line", "agent", "source", "station
 MAX_TOPIC = 512
 
 KindName = Annotated[str, AfterValidator(_known_kind), Field(json_schema_extra={"enum": [k.label for k in Kind]})]
-
-
-class SecretMissing(EdgeAgentError):
-    """The file or environment variable that should hold a secret is not there."""
-
-
-class Secret(Settings):
-    """Where a secret is kept; the config never holds the secret itself. Exactly one of the two keys."""
-
-    file: str | None = Field(default=None, description="path of a file that holds the secret, one line")
-    env: str | None = Field(default=None, description="name of an environment variable that holds the secret")
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Secret:
-        if (self.file is None) == (self.env is None):
-            raise ValueError("write either {file: /path/to/secret} or {env: NAME}")
-        return self
-
-    def reveal(self) -> str:
-        """The secret. Raises SecretMissing; the message never contains it."""
-        if self.env is not None:
-            if self.env not in os.environ:
-                hint = f"export {self.env}=…; for the service write {self.env}=… into /etc/edge-agent/environment"
-                raise SecretMissing(f"environment variable {self.env} is not set", hint=hint)
-            return os.environ[self.env]
-        try:
-            return Path(self.file or "").read_text(encoding="utf-8").strip()
-        except PermissionError as error:
-            hint = f"the agent's user must be able to read it: ls -l {self.file}"
-            raise SecretMissing(f"{self.file}: {error.strerror}", hint=hint) from error
-        except OSError as error:
-            raise SecretMissing(f"{self.file}: {error.strerror}", hint=f"put the secret into {self.file}") from error
-        except UnicodeDecodeError as error:
-            raise SecretMissing(f"{self.file} holds no text", hint=f"put the secret into {self.file}") from error
 
 
 class TlsSettings(Settings):

@@ -27,10 +27,10 @@ from typing import Any, NoReturn
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from edge_agent.driver import SecretMissing
 from edge_agent.errors import BrokerUnavailable
 from edge_agent.routes.blocking import Blocking
 from edge_agent.routes.flat import Flat, Missing, flatten
-from edge_agent.routes.settings import SecretMissing
 from edge_agent.routes.sink import Limits, Outgoing, RecordsRejected, SinkAway, SinkRefused
 from edge_agent.routes.sql_settings import DIALECTS, SqlRouteSettings
 from edge_agent.routes.sql_table import REASON_CHARS, StagingTable

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field
 
-from edge_agent.driver import Duration, Size
-from edge_agent.routes.settings import RouteSettings, Secret
+from edge_agent.driver import Duration, Secret, Size
+from edge_agent.routes.settings import RouteSettings
 
 # the name in the url -> (the driver that SQLAlchemy is told to use, the module it imports, what pip calls it)
 DIALECTS = {

@@ -26,8 +26,9 @@ from pathlib import Path
 import orjson
 
 from edge_agent import clock
+from edge_agent.driver import Secret
 from edge_agent.errors import BrokerUnavailable
-from edge_agent.routes.settings import BrokerSettings, Secret, TlsSettings
+from edge_agent.routes.settings import BrokerSettings, TlsSettings
 from edge_agent.routes.sink import Notice, SinkRefused
 
 LOOK_S = 60.0
