@@ -15,7 +15,7 @@ from edge_agent.config.tree import plain_value
 STEP = 2  # columns of indentation
 WIDTH = 120  # a section that would be longer on one line is indented
 
-_PLAIN = re.compile(r"[\w/][\w./°%µΩ-]*")
+_PLAIN = re.compile(r"[\w/°µΩ][\w./°%µΩ-]*")
 _URL = re.compile(r"[a-z][a-z0-9+]*://[\w.:/-]*[\w/]")
 _YAML_1_1 = re.compile(r"y|n|yes|no|on|off|[-+]?[0-9][0-9_.]*|[0-9-]{8,}.*", re.I)
 
