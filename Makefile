@@ -16,7 +16,7 @@ demo: .venv/.stamp-run  ## watch a production line being traced, about a minute
 
 test: .venv/.stamp-dev  ## the whole suite, on loopback only
 	@.ci/need mosquitto libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
-	@$(BIN)/pytest tests
+	@$(BIN)/pytest tests -n auto --maxprocesses 8 --dist loadfile
 
 test-long: .venv/.stamp-dev  ## what the suite leaves out for its length: kills, outages and full disks in real time
 	@.ci/need mosquitto libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux

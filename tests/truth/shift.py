@@ -7,10 +7,11 @@ import random
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from edge_agent.config.load import Config, load
-from edge_agent.driver import Cadence, DriverSpec, load_driver
+from edge_agent.driver import Cadence, DriverSpec, Shape, load_driver
 from truth.floor import FLOOR
 from truth.line import Line
 from truth.oracle import ORACLE
@@ -93,7 +94,15 @@ def configured(kinds: tuple[type[Station], ...], folder: Path) -> Config:
 
 def _driver(name: str) -> DriverSpec:
     """``tester``: what sends its groups by itself. Its wire is ours, so the shape of another driver will do."""
-    return replace(load_driver("modbus"), cadence=Cadence.EVENT) if name == "tester" else load_driver(name)
+    if name != "tester":
+        return load_driver(name)
+    modbus = load_driver("modbus")
+
+    def describe(device: str, settings: Any) -> Shape:
+        shape = modbus.describe(device, settings)
+        return replace(shape, groups={name: replace(group, spoken=True) for name, group in shape.groups.items()})
+
+    return replace(modbus, cadence=Cadence.EVENT, describe=describe)
 
 
 def decks(kinds: tuple[type[Station], ...], shift: Shift, chance: random.Random) -> list[list[str]]:
