@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edge_agent.driver import Duration, Settings, Shape
+from edge_agent_drivers.stream.settings import StreamSettings, shape_port
 
 MAX_LENGTH = 65_536
 
@@ -48,17 +49,10 @@ class FrameSettings(Settings):
         return self
 
 
-class ScannerSettings(Settings):
-    """A barcode reader on a serial port, or on USB as a virtual one."""
+class ScannerSettings(StreamSettings):
+    """A barcode reader on a serial port, on USB as a virtual one, or on TCP."""
 
     driver: Literal["scanner"] = "scanner"
-    port: str = Field(
-        min_length=1, description="/dev/serial/by-id/usb-…: that name survives a replug, ttyACM0 does not"
-    )
-    baud: int = Field(default=9600, ge=50, le=4_000_000)
-    data_bits: Literal[7, 8] = 8
-    parity: Literal["none", "even", "odd"] = "none"
-    stop_bits: Literal[1, 2] = 1
     frame: FrameSettings = FrameSettings(end="\r\n")
     no_read: list[str] = Field(
         default=["NOREAD", "NO READ", "ERROR", "NR", "\x18"],
@@ -74,4 +68,4 @@ class ScannerSettings(Settings):
 
 def describe(device: str, settings: ScannerSettings) -> Shape:
     """A reader yields scans and has neither groups nor writable tags."""
-    return Shape(scans=True)
+    return Shape(scans=True, port=shape_port(settings))

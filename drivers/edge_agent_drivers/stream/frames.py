@@ -1,4 +1,4 @@
-"""Bytes from a serial reader to frames: one frame, one code. Pure: no I/O, no clock.
+"""Bytes of a stream to frames: one frame, one message of the device. Pure: no I/O, no clock.
 
 A frame is what stands before ``end`` (after ``start``, where one is configured), or between two idle gaps. The codec
 holds at most ``max_length`` bytes, whatever comes. What cannot be a frame is garbage: a frame longer than

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent_drivers.scanner.frames import Frame, Framer
+from edge_agent_drivers.stream.frames import Frame, Framer
 
 
 def fed(framer: Framer, data: bytes, size: int = 1) -> list[Frame]:
