@@ -9,10 +9,16 @@ others nothing. What goes wrong is told apart by the driver's errors:
   open device counts as a loss instead: the line stands until the acknowledge arrives, so it is tried again soon.
   A bit that was taken and is cleared again (ValueNotKept) is only counted: many PLCs clear the acknowledge themselves.
 - ReadingRejected: counted; too many in a row count as a loss.
+- a device that sends more scans than any reader reads (a stuck trigger, noise on the line) is closed for 30 to 60 s,
+  FAULTED: it would fill the log and take the time of the others. That is a gap like any other.
 - anything else is a fault in the driver: it is isolated (closed, another try after a minute), the agent goes on.
 
 A collector reads ahead of the disk by at most 64 samples. A write waits for the commit of what caused it, and
-reading waits behind the write: with a handshake nothing is read ahead.
+reading waits behind the write: with a handshake nothing is read ahead. A driver that never has to wait, since its
+device floods or answers from memory, gives way to the others every millisecond.
+
+People may ask for a write, too. It goes the way of the others, between two reads, but what comes of it is the asker's:
+a value that the device refuses is no loss of the device.
 """
 
 from __future__ import annotations
@@ -20,16 +26,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from edge_agent import clock
 from edge_agent.binding import ReadGroup
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
-from edge_agent.errors import DeviceLost, DeviceRefused, DriverError, ReadingRejected, ValueNotKept
-from edge_agent.line import Line, Request, WriteTag
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError, ReadingRejected, ValueNotKept
+from edge_agent.line import Request, WriteTag
 from edge_agent.logs import Log, Outage
-from edge_agent.model import Sample
+from edge_agent.model import Sample, Value
+from edge_agent.taker import Taker
+from edge_agent.traffic import Traffic
 
 READ_AHEAD = 64  # samples of one device that may wait for their commit
 RETRY_S = (0.3, 5.0)
@@ -38,6 +47,11 @@ ISOLATED_RETRY_S = (60.0, 60.0)
 CALL_TIMEOUT_S = 30.0  # above any driver's own time-out: a call that takes longer hangs
 CLOSE_TIMEOUT_S = 3.0
 REJECTED_IN_A_ROW = 10
+TURN_S = 0.001  # so long a driver that never waits may keep the loop
+SCANS_PER_S = 50  # that one device may send for longer than a burst; a fast sorter makes 20
+SCANS_BURST = 500
+ASKED_MAX = 16  # writes that people ask for and that wait for the device
+ASKED_TIMEOUT_S = 15.0
 STABLE_S = 10.0  # a connection that lasted so long begins the back-off anew
 
 log = Log(__name__)
@@ -48,16 +62,40 @@ class DriverIsolated(DriverError):
     """The driver raised what its contract does not allow: a fault in its code, not in the device."""
 
 
+class DeviceFloods(DriverError):
+    """The device sends more scans than can be meant."""
+
+
+_KINDS = {  # as they are counted, and the state that follows; of all others: lost or unavailable, connecting
+    DeviceRefused: ("refused", "faulted"),
+    ValueNotKept: ("refused", "connecting"),
+    DriverIsolated: ("isolated", "isolated"),
+    DeviceFloods: ("flood", "faulted"),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AskedWrite:
+    """A value that a person wants written, and where he waits for what comes of it."""
+
+    tag: str
+    value: Value
+    done: asyncio.Future[None]
+
+
 class Collector:
     """Runs one device for the life of the agent. ``run`` is its task."""
 
-    def __init__(self, name: str, spec: DriverSpec, settings: Any, shape: Shape, line: Line) -> None:
+    def __init__(self, name: str, spec: DriverSpec, settings: Any, shape: Shape, line: Taker) -> None:
         self.name = name
+        self.shape = shape
         self._spec = spec
         self._settings = settings
         self._line = line
         self._polls = {group.tagset.group: group.poll_s for group in shape.groups.values() if group.poll_s is not None}
-        self._requests: OrderedDict[str, Request] = OrderedDict()  # by group or tag: what waits for the device
+        self._requests: OrderedDict[str, Request | AskedWrite] = (
+            OrderedDict()
+        )  # by group or tag: what waits for the device
         self._wake = asyncio.Event()
         self._uncommitted: deque[int] = deque()
         self._stopping = False
@@ -65,22 +103,58 @@ class Collector:
         self._rejected_in_a_row = 0
         self._outage = Outage(log, "device", device=name)
         self._unclosed = Outage(log, "close", device=name)
-        self._status: dict[str, Any] = {"driver": spec.name, "samples": 0, "scans": 0}
-        self._status |= {"rejected": 0, "not_kept": 0, "reconnects": 0}
-        self._bad: dict[str, Sample] = {}  # by group, the newest sample, if it is not good in all its values
+        self._status: dict[str, Any] = {"driver": spec.name, "rejected": 0, "not_kept": 0, "reconnects": 0}
+        self._traffic = Traffic(self._read_ok)
+        self._scans_left = float(SCANS_BURST)
+        self._scanned_at = self._read_ok
+        self._turn_ends = 0.0
         self._state("connecting")
         line.attach(name, self._request)
 
     def status(self) -> dict[str, Any]:
-        """state (connecting, connected, faulted, isolated, stopped), since_ns, error, hint, counts and no_value
-        (tag → why it had none when it was last read)."""
-        bad = {
-            sample.tagset.tags[index].name: reason
-            for sample in self._bad.values()
-            for index, reason in (sample.status or {}).items()
-            if sample.values[index] is None
-        }
-        return self._status | {"no_value": bad}
+        """state (connecting, connected, faulted, isolated, stopped), since_ns, error, hint, what :class:`Traffic`
+        counts, and no_value (tag → why it had none when it was last read)."""
+        return self._status | self._traffic.numbers(clock.now()) | {"no_value": self._traffic.no_value()}
+
+    def watched(self, names: Sequence[str] = (), change: int = 0, scan: int = 0) -> dict[str, Any]:
+        """The status, and the newest values and scans; see :meth:`Traffic.watched`."""
+        return self.status() | self._traffic.watched(clock.now(), names, change, scan)
+
+    def latest(self, tag: str) -> tuple[Sample, int] | None:
+        """The newest sample of the tag's group, and the tag's index in it; None if it was not read."""
+        for sample in self._traffic.latest.values():
+            for index, known in enumerate(sample.tagset.tags):
+                if known.name == tag:
+                    return sample, index
+        return None
+
+    async def ask_write(self, tag: str, value: Value) -> None:
+        """Write a value that a person wants, between two reads. Returns after the driver has read it back.
+
+        Raises what the driver raises, and DeviceUnavailable if the device is not connected or was not free in time.
+        """
+        if self._status["state"] != "connected":
+            why = self._status["error"].removeprefix(f"{self.name}: ")
+            raise DeviceUnavailable(
+                self.name, f"is not connected{why and f' ({why})'}; nothing was written", hint=self._status["hint"]
+            )
+        key = f"asked {tag}"
+        if key in self._requests or sum(isinstance(one, AskedWrite) for one in self._requests.values()) >= ASKED_MAX:
+            raise DeviceUnavailable(self.name, "other writes wait already; nothing was written", hint="try again")
+        asked = AskedWrite(tag, value, asyncio.get_running_loop().create_future())
+        self._requests[key] = asked
+        self._wake.set()
+        try:
+            async with asyncio.timeout(ASKED_TIMEOUT_S):
+                await asked.done
+        except TimeoutError as error:
+            begun = self._requests.get(key) is not asked
+            what = "it may have been written" if begun else "nothing was written"
+            text = f"the write was not done within {ASKED_TIMEOUT_S:.0f} s: {what}"
+            raise DeviceUnavailable(self.name, text, hint="see what the device shows now") from error
+        finally:
+            if self._requests.get(key) is asked:
+                del self._requests[key]
 
     def stop(self) -> None:
         """Finish the read at hand, append it, close. ``run`` then returns; cancelling it is the hard way."""
@@ -125,17 +199,28 @@ class Collector:
 
     def _failed(self, error: DriverError, was_open: bool) -> None:
         self._outage.failed(error)
-        state = {DeviceRefused: "faulted", DriverIsolated: "isolated"}.get(type(error), "connecting")
-        if was_open and state == "faulted":
+        kind, state = _KINDS.get(type(error), ("lost" if was_open else "unavailable", "connecting"))
+        if was_open and kind == "refused":
             state = "connecting"  # a refused write: the line waits for the next one, not for a person
         self._state(state, error)
-        self._requests.clear()  # the binder asks anew after the gap
-        self._bad.clear()
+        self._note(kind, error)
+        self._forget()  # the binder asks anew after the gap
+        self._traffic.closed()
         if was_open:
             self._status["reconnects"] += 1
             now = clock.now()
             silent_by_nature = self._spec.cadence is Cadence.EVENT  # its loss is noticed when it happens
             self._line.gap(self.name, now if silent_by_nature else self._read_ok, now, "lost")
+
+    def _note(self, kind: str, error: DriverError) -> None:
+        self._traffic.failed(kind, str(error.args[0]).removeprefix(f"{self.name}: "), error.hint, clock.now())
+
+    def _forget(self) -> None:
+        """Give up what waits for the device; who asked for it is told."""
+        for request in self._requests.values():
+            if isinstance(request, AskedWrite) and not request.done.done():
+                request.done.set_exception(DeviceUnavailable(self.name, "was lost before; nothing was written"))
+        self._requests.clear()
 
     def _state(self, state: str, error: DriverError | None = None) -> None:
         text, hint = (str(error.args[0]), error.hint) if error else ("", "")
@@ -189,6 +274,7 @@ class Collector:
         for request in list(self._requests.values()):  # at a stop: what is committed is still acknowledged
             if isinstance(request, WriteTag):
                 await self._carry_out(driver, request)
+        self._forget()
 
     async def _poll(self, driver: Driver) -> None:
         """Groups in the order they fall due, requests before them. A missed period is skipped, not made up."""
@@ -200,12 +286,19 @@ class Collector:
                 continue
             group = min(due, key=due.__getitem__, default=None)
             now = loop.time()
+            if now >= self._turn_ends:
+                await self._give_way()
             if group is None or due[group] > now:
                 await self._until(None if group is None else due[group])
                 continue
             period = self._polls[group]
             due[group] = due[group] + period if now < due[group] + period else now + period
             await self._read(driver, group)
+
+    async def _give_way(self) -> None:
+        """Let the others run: a driver that never waits would keep the loop."""
+        await asyncio.sleep(0)
+        self._turn_ends = asyncio.get_running_loop().time() + TURN_S
 
     async def _until(self, when: float | None) -> None:
         self._wake.clear()
@@ -230,8 +323,11 @@ class Collector:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_on(self, driver: Driver) -> NoReturn:
+        loop = asyncio.get_running_loop()
         while True:
             await self._read(driver, None)
+            if loop.time() >= self._turn_ends:
+                await self._give_way()
 
     async def _serve_requests(self, driver: Driver) -> None:
         while not self._stopping:
@@ -240,8 +336,10 @@ class Collector:
             else:
                 await self._until(None)
 
-    async def _carry_out(self, driver: Driver, request: Request) -> None:
-        if isinstance(request, ReadGroup):
+    async def _carry_out(self, driver: Driver, request: Request | AskedWrite) -> None:
+        if isinstance(request, AskedWrite):
+            await self._write_asked(driver, request)
+        elif isinstance(request, ReadGroup):
             await self._read(driver, request.group.partition(".")[2])
         else:
             await self._line.buffer.committed(request.after_seq)
@@ -260,6 +358,27 @@ class Collector:
                 raise  # a bit that will not go to 0 would acknowledge the next result before it is safe
             self._status["not_kept"] += 1  # a PLC that clears the acknowledge itself; ``ready`` shows if it saw it
 
+    async def _write_asked(self, driver: Driver, request: AskedWrite) -> None:
+        """What the device makes of the value is the asker's affair; a device that is lost by it is ours too."""
+        if request.done.done():
+            return  # nobody waits any more
+        try:
+            await self._call(driver.write(request.tag, request.value))
+        except DriverError as error:
+            if not request.done.done():
+                request.done.set_exception(error)
+            if not isinstance(error, DeviceRefused):
+                raise
+            self._note("refused", error)
+        except asyncio.CancelledError:
+            if not request.done.done():
+                text = "the device is closed meanwhile: the value may have been written"
+                request.done.set_exception(DeviceUnavailable(self.name, text, hint="see what the device shows now"))
+            raise
+        else:
+            if not request.done.done():
+                request.done.set_result(None)
+
     async def _read(self, driver: Driver, group: str | None) -> None:
         await self._room()
         try:
@@ -270,20 +389,31 @@ class Collector:
             return
         self._rejected_in_a_row = 0
         self._read_ok = clock.now()
+        traffic, scans = self._traffic, self._traffic.scans
+        traffic.read(self._read_ok)
         for item in items:
             if isinstance(item, Sample):
-                self._status["samples"] += 1
-                if item.status:
-                    self._bad[item.tagset.source] = item
-                elif self._bad:
-                    self._bad.pop(item.tagset.source, None)
+                traffic.sample(item, asked=group is not None)
                 self._uncommitted.append(self._line.sample(item))
             else:
-                self._status["scans"] += 1
+                traffic.scan(item)
                 self._uncommitted.append(self._line.scan(item))
+        if traffic.scans != scans:
+            self._must_not_flood(traffic.scans - scans)
+
+    def _must_not_flood(self, scans: int) -> None:
+        since, self._scanned_at = self._scanned_at, self._read_ok
+        passed_s = (self._scanned_at.mono_ns - since.mono_ns) / 1e9
+        self._scans_left = min(SCANS_BURST, self._scans_left + passed_s * SCANS_PER_S) - scans
+        if self._scans_left < 0:
+            self._scans_left = SCANS_BURST
+            hint = "set the reader to one read a trigger; look for noise on the line: edge-agent listen-serial PORT"
+            what = f"sends more than {SCANS_PER_S} scans a second without an end; it is left alone for a while"
+            raise DeviceFloods(self.name, what, hint=hint)
 
     def _reject(self, error: ReadingRejected) -> None:
         self._status["rejected"] += 1
+        self._note("rejected", error)
         self._rejected_in_a_row += 1
         if self._rejected_in_a_row >= REJECTED_IN_A_ROW:
             self._rejected_in_a_row = 0
@@ -309,5 +439,5 @@ class Collector:
             self._requests.move_to_end(f"write {request.tag}")
         self._wake.set()
 
-    def _next_request(self) -> Request:
+    def _next_request(self) -> Request | AskedWrite:
         return self._requests.popitem(last=False)[1]

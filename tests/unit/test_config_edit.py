@@ -224,7 +224,7 @@ def layouts(draw: st.DrawFn) -> bytes:
     return draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + text.encode()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 @given(layouts())
 def test_every_byte_outside_of_what_was_added_stays(tmp_path: Path, before: bytes) -> None:
     path = write(tmp_path, before)
