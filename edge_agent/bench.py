@@ -2,8 +2,9 @@
 
 A driver names its :class:`Bench` in its spec; each part is one async function, None where the protocol has nothing of
 the kind. The command line shows what they give and writes it to the configuration; they print nothing and write no
-file. They raise the driver's errors (``DeviceUnavailable``, ``DeviceRefused``), with ``device`` naming the address,
-and may be cancelled at any moment: they leave no connection, port or process behind. All of them are bounded in time.
+file, but for the certificates of :class:`Trust`. They raise the driver's errors (``DeviceUnavailable``,
+``DeviceRefused``), with ``device`` naming the address, and may be cancelled at any moment: they leave no connection,
+port or process behind. All of them are bounded in time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 Section = Mapping[str, Any]
 """Part of the configuration, as it is written in YAML."""
@@ -20,10 +22,19 @@ Section = Mapping[str, Any]
 class Where:
     """Where ``devices scan`` may look. Nothing is scanned that is not named here but what is plugged into this PC."""
 
-    hosts: tuple[str, ...] = ()  # IP addresses, already expanded from a subnet
+    hosts: tuple[str, ...] = ()  # IP addresses (a subnet is already expanded) or names, with :port where one was given
     ports: tuple[str, ...] = ()  # serial ports to be spoken to; without them a port is only listed
     units: tuple[int, ...] = ()  # Modbus unit ids to ask; () stands for the driver's own short list
     timeout_s: float = 1.0  # for one answer
+
+    def addresses(self, default_port: int) -> list[tuple[str, int]]:
+        """``hosts`` as (host, port). An IPv6 address with a port stands in brackets, as in a URL."""
+        found = []
+        for host in self.hosts:
+            bare = host if host.count(":") < 2 or host.startswith("[") else f"[{host}]"
+            parts = urlsplit(f"//{bare}")
+            found.append((parts.hostname or host, parts.port or default_port))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """One way to read what stands at an address."""
+    """One way to read what stands at an address. A probe's first guesses are of the address that was asked for, as
+    the driver understood it; those of its neighbours follow."""
 
     address: str  # "holding:100"
     type: str
@@ -64,9 +76,43 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """An X.509 certificate, for people to compare and to hand over."""
+
+    subject: str
+    thumbprint: str  # SHA-1 in capital hexadecimal, as trust lists show it
+    uris: tuple[str, ...]
+    hosts: tuple[str, ...]
+    begins_ns: int  # UTC
+    ends_ns: int
+    der: bytes
+    path: str = ""  # where it is kept
+    doubts: tuple[str, ...] = ()  # why it may not be the peer's, or will not be believed
+    trusted: bool = False
+    offers: tuple[str, ...] = ()  # what the peer that showed it has: policies and modes
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Certificates of both sides. The agent itself makes none and trusts nobody anew; a person does, by these.
+
+    ``pki`` is the folder that the settings name. What is wrong with it is raised as an EdgeAgentError with a hint.
+    """
+
+    default_pki: str
+    pki_of: Callable[[Any], str]  # (settings) -> the folder
+    own: Callable[[str], Certificate | None]  # (pki) -> ours, None when there is none yet
+    make: Callable[[str, int], Certificate]  # (pki, bits of its key) -> a new one; the one before is kept beside it
+    shown: Callable[[Any, str], Awaitable[Sequence[Certificate]]]  # (settings, name) -> what the peer shows; no trust
+    accept: Callable[[str, Certificate], str]  # (pki, certificate) -> where it is kept as trusted
+    listed: Callable[[str], tuple[Sequence[Certificate], Sequence[Certificate]]]  # (pki) -> (trusted, rejected)
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """See the module docstring. ``settings`` is an instance of the driver's settings model."""
 
     scan: Callable[[Where], AsyncIterator[Found]] | None = None
     probe: Callable[[Any, str], Awaitable[Sequence[Guess]]] | None = None  # (settings, address)
     browse: Callable[[Any, str, int], AsyncIterator[Node]] | None = None  # (settings, from node or "", depth)
+    trust: Trust | None = None
