@@ -8,6 +8,12 @@ from __future__ import annotations
 from support.peers.modbus import ModbusPeer
 from support.peers.peer import Peer
 from support.peers.scanner import ScannerPeer
+from support.peers.sensors import SensorsPeer
 from support.peers.simulated import SimulatedPeer
 
-PEERS: dict[str, type[Peer]] = {"modbus": ModbusPeer, "scanner": ScannerPeer, "simulated": SimulatedPeer}
+PEERS: dict[str, type[Peer]] = {
+    "modbus": ModbusPeer,
+    "scanner": ScannerPeer,
+    "sensors": SensorsPeer,
+    "simulated": SimulatedPeer,
+}
