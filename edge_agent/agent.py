@@ -32,6 +32,7 @@ from edge_agent.collector import Collector
 from edge_agent.config import Config
 from edge_agent.control import Caller, Control
 from edge_agent.control.corrections import Corrections
+from edge_agent.control.devices import DeviceVerbs
 from edge_agent.control.holding import Holding
 from edge_agent.control.roles import Roles
 from edge_agent.control.verbs import Verbs
@@ -110,6 +111,7 @@ class Agent:
         roles = Roles(self.config.agent.roles.model_dump())
         verbs = Verbs(self.buffer, self.routes, self.config.routes, roles).handlers()
         verbs |= Corrections(self.line, roles).handlers() | Holding(self.line, roles).handlers()
+        verbs |= DeviceVerbs(self.collectors, self.config.plan.stations, self.buffer, roles).handlers()
         control = Control(self.config.agent.data_path / "control.sock", {"status": self._on_status, **verbs})
         async with asyncio.TaskGroup() as tasks:
             background = [

@@ -187,6 +187,12 @@ class Shape:
     writable: frozenset[str] = frozenset()
     scans: bool = False  # its read() yields Scan
     port: tuple[str, str] | None = None  # (serial port, how it is set): devices on one port must agree, "" never do
+    written: Mapping[str, Tag] = field(default_factory=dict)  # tags that are only written, where their type is known
+
+    def tag(self, name: str) -> Tag | None:
+        """The tag of this name, with its type; None where nothing is known of it."""
+        read = (tag for group in self.groups.values() for tag in group.tagset.tags if tag.name == name)
+        return next(read, self.written.get(name))
 
 
 def poll_shape(
@@ -210,7 +216,8 @@ def poll_shape(
     for name, group in groups.items():
         described = tuple(Tag(tag, type_of(settings), settings.unit) for tag, settings in group.tags.items())
         shapes[name] = Group(TagSet(device, name, described), group.poll, dict(group.tags))
-    return Shape(groups=shapes, writable=frozenset(name for name, tag in named.items() if tag.write))
+    only = {name: Tag(name, type_of(settings), settings.unit) for name, settings in written.items()}
+    return Shape(groups=shapes, writable=frozenset(name for name, tag in named.items() if tag.write), written=only)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,9 @@ class Gate:
     pulse_s: float = 0.5
 
 
+_GATE = "that a unit may enter"
+
+
 @dataclass(frozen=True, slots=True)
 class Station:
     """One station of the line."""
@@ -201,6 +204,20 @@ class Station:
                 if tag is not None:
                     found.add(tag.group)
         return frozenset(found | {context.tag.group for context in self.context if context.tag})
+
+    def writes(self) -> Mapping[str, str]:
+        """Every "device.tag" that this station writes, and what that tells the PLC."""
+        told: dict[str, str] = {}
+        for position in self.positions:
+            if isinstance(position.end, Handshake):
+                told[position.end.ack] = "that a result is recorded"
+        if self.gate is not None:
+            for exchange in self.gate.exchanges.values():
+                told |= dict.fromkeys(filter(None, (exchange.answer, exchange.verdict, exchange.reason)), _GATE)
+            told |= dict.fromkeys(self.gate.permits.values(), _GATE)
+            if self.gate.heartbeat is not None:
+                told[self.gate.heartbeat] = "that the gate answers"
+        return told
 
 
 @dataclass(frozen=True, slots=True)
