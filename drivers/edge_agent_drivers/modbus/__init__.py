@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
 
 if TYPE_CHECKING:
+    from edge_agent.bench import Bench
     from edge_agent_drivers.modbus.config import ModbusSettings
 
 
@@ -28,4 +29,10 @@ def _create(device: str, settings: Any) -> Driver:
     return ModbusDriver(device, settings)
 
 
-SPEC = DriverSpec("modbus", Cadence.POLL, _settings, _describe, _create)
+def _bench() -> Bench:
+    from edge_agent_drivers.modbus.bench import bench
+
+    return bench()
+
+
+SPEC = DriverSpec("modbus", Cadence.POLL, _settings, _describe, _create, _bench)

@@ -1,0 +1,256 @@
+"""Finding Modbus devices: on hosts of a network, and on a serial line whose settings nobody knows.
+
+**Hosts.** At most CONNECTS at a time. On each that takes the connection every unit id is asked for one register; an
+exception is an answer too. Where no unit ids were given, DEFAULT_UNITS are asked, and one nobody uses: a device that
+answers to that one as well answers to all, and is one device. A host that sends what is no Modbus is told, and left.
+
+**A line.** Settings are tried in order of likelihood until one good frame answers; from then on the other unit ids are
+asked with these. Nothing is ever written, and a try waits until the line is quiet.
+
+Of those that answer: what they say of themselves (function 43/14) and which tables they have. All bounded: a host costs
+at most some dozen time-outs, a line as many as there are tries, which the error counts when nobody answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from edge_agent.bench import Bench, Found, Where
+from edge_agent.errors import DeviceRefused, DeviceUnavailable, DriverError
+from edge_agent_drivers.modbus.asking import Asker
+from edge_agent_drivers.modbus.connection import Framing, SerialSettings
+from edge_agent_drivers.modbus.guesses import probe
+from edge_agent_drivers.stream.port import Port
+from edge_agent_drivers.stream.settings import StreamSettings
+
+CONNECTS = 64
+DEFAULT_PORT = 502
+DEFAULT_UNITS = (1, 255, 0, 2)  # of a host: a device is 1 or ignores it; 255 and 0 mean the host itself
+NOBODYS_UNIT = 247
+LINE_UNITS = (1, 2, 3)  # asked with every setting
+LINE_UNITS_MORE = tuple(range(1, 11))  # asked once the setting is known
+BAUDS = (9600, 19200, 115200, 38400, 57600, 4800, 2400)
+FORMATS: dict[Framing, tuple[tuple[str, ...], ...]] = {
+    "rtu": (("8E1", "8N1"), ("8O1", "8N2")),
+    "ascii": (("7E1", "8N1"), ("7O1", "7N2")),
+}  # one tuple at all rates, then the next
+TABLES = {"holding": 3, "input": 4, "coil": 1, "discrete": 2}
+_READ_ONE = bytes([3, 0, 0, 0, 1])
+_IDENTIFY = bytes([0x2B, 0x0E, 1, 0])  # the basic objects: vendor, product, revision
+_GATEWAY = (10, 11)
+_PARITIES = {"N": "none", "E": "even", "O": "odd"}
+
+
+def bench() -> Bench:
+    """What this driver offers at the bench."""
+    return Bench(scan=scan, probe=probe)
+
+
+async def scan(where: Where) -> AsyncIterator[Found]:
+    """Who answers Modbus there, as they are found.
+
+    Raises DeviceUnavailable (or DeviceRefused) for a line on which nobody answers, and for a host that was the only one.
+    """
+    silent: list[DriverError] = []
+    async for found in _on_hosts(where, silent):
+        yield found
+    if len(where.hosts) == 1 and silent:
+        raise silent[0]
+    for port in where.ports:
+        async for found in _on_line(port, where):
+            yield found
+
+
+# --- hosts ---------------------------------------------------------------------------------------------------------
+
+
+async def _on_hosts(where: Where, silent: list[DriverError]) -> AsyncIterator[Found]:
+    """The devices on all hosts, whoever answers first; ``silent`` gets why the others did not."""
+    waiting = deque(where.addresses(DEFAULT_PORT))
+    running: set[asyncio.Task[list[Found]]] = set()
+    try:
+        while waiting or running:
+            while waiting and len(running) < CONNECTS:
+                running.add(asyncio.create_task(_on_host(*waiting.popleft(), where, silent)))
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                for found in task.result():
+                    yield found
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]) -> list[Found]:
+    """The devices on one host."""
+    at = f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
+    asker = Asker(Port(at, StreamSettings(port=at)), "mbap", where.timeout_s)
+    try:
+        await asker.open()
+        devices, gateway = await _units_of_host(asker, where.units)
+        found = []
+        for unit_id, beside in devices:
+            section = {"driver": "modbus", "connection": at, "unit_id": unit_id}
+            found.append(await _described(asker, at, unit_id, section, beside))
+    except TimeoutError:
+        silent.append(DeviceUnavailable(host, f"{at}: no answer", hint=f"ping {host}; is it on, and in this network?"))
+        return []
+    except DriverError as error:
+        silent.append(error)
+        return []
+    finally:
+        asker.close()
+    if found:
+        return found
+    if gateway:
+        what = "a gateway: no device answers behind it with the unit ids asked; ask others with --unit 1-247"
+    elif asker.noise:
+        what = "something listens there that does not speak Modbus"
+    else:
+        what = "takes the connection and answers nothing; ask other unit ids with --unit 1-247"
+    return [Found("modbus", at, what, {})]
+
+
+async def _units_of_host(asker: Asker, asked: Sequence[int]) -> tuple[list[tuple[int, str]], bool]:
+    """The unit ids that answer, with what is to be said beside; and whether a gateway said that it has no such."""
+    found: list[tuple[int, str]] = []
+    gateway = False
+    for unit_id in asked or DEFAULT_UNITS:
+        answer = await asker.ask(unit_id, _READ_ONE)
+        if answer is not None and not _is_gateway(answer):
+            found.append((unit_id, ""))
+        gateway = gateway or (answer is not None and _is_gateway(answer))
+        if asker.noise:
+            break
+    if not asked and found:
+        answer = await asker.ask(NOBODYS_UNIT, _READ_ONE)
+        if answer is not None and not _is_gateway(answer):
+            return [(found[0][0], "answers to every unit id")], gateway
+    return found, gateway
+
+
+def _is_gateway(answer: bytes) -> bool:
+    return answer[0] & 0x80 != 0 and answer[1] in _GATEWAY
+
+
+# --- a serial line -------------------------------------------------------------------------------------------------
+
+
+class _Try(NamedTuple):
+    """One way to set a line."""
+
+    framing: Framing
+    serial: SerialSettings
+
+    def asker(self, port: str, timeout_s: float) -> Asker:
+        its = self.serial
+        try:
+            settings = StreamSettings(port=port, **its.model_dump())
+        except ValueError as error:
+            what = f"{port}: is no serial port"
+            raise DeviceRefused(port, what, hint="write /dev/serial/by-id/usb-… or usb:VID:PID:SERIAL") from error
+        return Asker(Port(port, settings), self.framing, timeout_s, its.character_s)
+
+    def __str__(self) -> str:
+        return f"{self.framing.upper()} {self.serial.terms}"
+
+
+def tries() -> Iterator[_Try]:
+    """The settings of lines, the likeliest first."""
+    for framing, likely in FORMATS.items():
+        for formats in likely:
+            for baud in BAUDS:
+                for text in formats:
+                    bits = {"data_bits": int(text[0]), "parity": _PARITIES[text[1]], "stop_bits": int(text[2])}
+                    yield _Try(framing, SerialSettings.model_validate({"baud": baud, **bits}))
+
+
+async def _on_line(port: str, where: Where) -> AsyncIterator[Found]:
+    """The devices on one line. Raises DeviceUnavailable when nobody answers, DeviceRefused when it cannot be opened."""
+    units = where.units or LINE_UNITS
+    noisy: list[str] = []
+    echo = False
+    for one in tries():
+        asker = one.asker(port, where.timeout_s)
+        try:
+            first = await _first_answer(asker, units)
+            if first is not None:
+                async for found in _on_known_line(asker, one, port, where.units, first):
+                    yield found
+                return
+        finally:
+            asker.close()
+        echo = echo or asker.echo
+        noisy += [str(one)] if asker.noise else []
+    raise _nobody(port, units, noisy, echo)
+
+
+async def _first_answer(asker: Asker, units: Sequence[int]) -> int | None:
+    for unit_id in units:
+        if unit_id and await asker.ask(unit_id, _READ_ONE) is not None:  # 0 is the broadcast: nobody answers it
+            return unit_id
+    return None
+
+
+async def _on_known_line(asker: Asker, at: _Try, port: str, units: Sequence[int], first: int) -> AsyncIterator[Found]:
+    """All that answer, ``first`` among them, which did."""
+    connection = f"{at.framing}://{port}"
+    for unit_id in units or LINE_UNITS_MORE:
+        if unit_id and (unit_id == first or await asker.ask(unit_id, _READ_ONE) is not None):
+            section = {
+                "driver": "modbus", "connection": connection, "unit_id": unit_id, "serial": at.serial.model_dump()
+            }  # fmt: skip
+            yield await _described(asker, connection, unit_id, section, str(at))
+
+
+def _nobody(port: str, units: Sequence[int], noisy: Sequence[str], echo: bool) -> DeviceUnavailable:
+    every = list(tries())
+    bauds, asked = "/".join(map(str, BAUDS)), ", ".join(map(str, units))
+    tried = "; ".join(
+        f"{framing.upper()} {'/'.join(text for formats in FORMATS[framing] for text in formats)}" for framing in FORMATS
+    )
+    what = f"{port}: no answer in {len(every) * len(units)} tries: unit ids {asked}; {bauds} baud; {tried}"
+    if noisy:
+        hint = (
+            f"characters came that are no Modbus ({', '.join(noisy[:3])}): another device or master talks on this line"
+        )
+    elif echo:
+        hint = "the adapter hears itself, so it sends: are A and B swapped, is the device on, is its unit id another?"
+    else:
+        hint = "are A and B swapped, is the device on? Give its unit id with --unit, and a slow one --timeout 2"
+    return DeviceUnavailable(port, what, hint=hint)
+
+
+# --- who it is -----------------------------------------------------------------------------------------------------
+
+
+async def _described(asker: Asker, at: str, unit_id: int, section: dict[str, Any], beside: str) -> Found:
+    """The row of a unit that answers: what it says of itself, and which tables it has."""
+    who = _identity(await asker.ask(unit_id, _IDENTIFY))
+    tables = []
+    for table, function in TABLES.items():
+        answer = await asker.ask(unit_id, bytes([function, 0, 0, 0, 1]))
+        if answer is None or answer == bytes([function | 0x80, 1]):
+            continue
+        tables.append(table if not answer[0] & 0x80 else f"{table} (exception {answer[1]} at 0)")
+    parts = [f"unit {unit_id}", " ".join(who), ", ".join(tables), beside]
+    name = re.sub(r"\W+", "_", " ".join(who[1:2] or who), flags=re.ASCII).strip("_").lower()
+    return Found("modbus", at, "; ".join(filter(None, parts)), section, name or f"modbus_{unit_id}")
+
+
+def _identity(answer: bytes | None) -> list[str]:
+    """Vendor, product and revision, as far as it has them; what is not printable is left out."""
+    if answer is None or answer[0] & 0x80:
+        return []
+    texts, at = [], 7
+    for _ in range(answer[6]):
+        length = answer[at + 1]
+        raw = answer[at + 2 : at + 2 + length].decode("utf-8", "replace")
+        texts.append("".join(sign for sign in raw if sign.isprintable()).strip())
+        at += 2 + length
+    return [text for text in texts if text]
