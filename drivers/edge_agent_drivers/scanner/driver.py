@@ -1,24 +1,27 @@
 """A barcode reader: waits for bytes, makes frames of them, gives scans. The port is :mod:`edge_agent_drivers.stream`'s.
 
-One ``read()`` takes at most one chunk off the port and returns all its frames before it takes more. The unfinished
-frame of a lost connection is dropped, and one with a damaged character in it is none.
+Whoever waits first, ``read()`` for codes or ``write()`` for the answer to its command, takes the next chunk off the
+port and sorts all that is in it; the other one finds what is its own. One chunk at a time: what was not read out is
+bounded, and cancelling either loses nothing. The unfinished frame of a lost connection is dropped, and a frame with a
+damaged character in it is none.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
+from collections import deque
 from collections.abc import Sequence
 
 from edge_agent import clock
-from edge_agent.errors import DeviceRefused
-from edge_agent.model import Instant, Scan, ScanStatus, Value
-from edge_agent_drivers.scanner.config import ScannerSettings
-from edge_agent_drivers.stream.frames import Frame, Framer
+from edge_agent.errors import DeviceLost, DeviceRefused
+from edge_agent.model import Scan, Value
+from edge_agent_drivers.scanner.codes import Answer, Reading, framer_of, spoken
+from edge_agent_drivers.scanner.config import TRIGGER, ScannerSettings
 from edge_agent_drivers.stream.port import LineError, Port
 
 DEFAULT_IDLE_S = 0.5  # with ``end``: what stays unfinished that long is garbage
-
-_AIM = re.compile(rb"\][A-Za-z][0-9A-Za-z]")
+ANSWER_S = 2.0  # readers answer within some ms
+UNREAD = 10_000  # scans that may wait while nobody reads
 
 
 class ScannerDriver:
@@ -26,47 +29,90 @@ class ScannerDriver:
 
     def __init__(self, device: str, settings: ScannerSettings) -> None:
         frame = settings.frame
-        end = None if frame.end is None else frame.end.encode("latin-1")
         self._device = device
         self._settings = settings
-        self._framer = Framer(end, frame.start.encode("latin-1"), frame.max_length)
-        self._idle_s = DEFAULT_IDLE_S if frame.idle is None else frame.idle
-        self._no_read = frozenset(text.encode("latin-1").strip() for text in settings.no_read)
+        self._framer = framer_of(settings)
+        self._reading = Reading(settings)
+        self._idle_s = DEFAULT_IDLE_S if frame is None or frame.idle is None else frame.idle
         self._port = Port(device, settings)
+        self._taking = asyncio.Lock()
+        self._unread: deque[Scan | LineError] = deque()
+        self._answer: Answer | None = None
 
     async def open(self) -> None:
         """Open the port for us alone. Raises DeviceUnavailable or DeviceRefused."""
-        self._framer.reset()
+        await self.close()
         if not await self._port.open():
             self._framer.swallow()
 
     async def read(self, group: str | None = None) -> Sequence[Scan]:
         """The next scans, at least one. Raises DeviceLost, ReadingRejected. Cancelling it loses no byte."""
-        while True:
-            try:
-                data = await self._port.take(self._idle_s if self._framer.pending else None)
-            except LineError:
-                self._framer.swallow()
-                raise
-            frames = self._framer.feed(data) if data else self._framer.gap()
-            if frames:
-                at = clock.now()
-                return [self._scan(frame, at) for frame in frames]
+        while not self._unread:
+            async with self._taking:
+                if not self._unread:
+                    await self._take()
+        scans: list[Scan] = []
+        while self._unread and not isinstance(item := self._unread[0], LineError):
+            scans.append(item)
+            self._unread.popleft()
+        if not scans and isinstance(damage := self._unread.popleft(), LineError):
+            raise damage
+        return scans
 
     async def write(self, tag: str, value: Value) -> None:
-        """A reader has nothing to write."""
-        raise DeviceRefused(self._device, f"{tag} is not writable", hint="a scanner has no tags")
+        """``trigger``: true begins a read, false ends it. Returns once the reader has taken it, where it says so."""
+        settings = self._settings
+        if tag != TRIGGER:
+            raise DeviceRefused(self._device, f"{tag} is not writable", hint=f"a reader has one tag: {TRIGGER}")
+        if not settings.command_on:
+            hint = 'write the command that begins a read: trigger: {on: "…"}'
+            raise DeviceRefused(self._device, f"profile {settings.profile} has no trigger command", hint=hint)
+        if not isinstance(value, bool):
+            raise DeviceRefused(self._device, f"{TRIGGER} is true or false, not {value!r}", hint="write true or false")
+        command = settings.command_on if value else settings.command_off
+        if not command:
+            return  # a reader that ends its read by itself
+        self._answer = None
+        await self._port.send(command)
+        if settings.awaits_answer:
+            await self._answered(spoken(command))
 
     async def close(self) -> None:
         """Close and forget an unfinished frame. Idempotent."""
         self._framer.reset()
+        self._unread.clear()
         self._port.close()
 
-    def _scan(self, frame: Frame, at: Instant) -> Scan:
-        if frame.garbage:
-            return Scan(self._device, at, frame.raw, ScanStatus.GARBAGE)
-        raw, symbology = frame.raw, ""
-        if self._settings.aim and _AIM.match(raw):
-            raw, symbology = raw[3:], raw[:3].decode("ascii")
-        status = ScanStatus.NO_READ if raw.strip() in self._no_read else ScanStatus.READ
-        return Scan(self._device, at, raw, status, symbology)
+    async def _answered(self, command: bytes) -> None:
+        """Wait for the answer to this command and judge it."""
+        name = command.decode("latin-1")
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while self._answer is None or self._answer.command not in (None, command):
+                    async with self._taking:
+                        if self._answer is None or self._answer.command not in (None, command):
+                            await self._take()
+        except TimeoutError as error:
+            hint = "set the reader to answer commands, or write trigger: {answers: false}"
+            raise DeviceLost(self._device, f"no answer to {name}", hint=hint) from error
+        if self._answer.refused:
+            hint = "look at the reader's mode: it must take triggers from this port"
+            raise DeviceRefused(self._device, f"the reader refuses {name}: {self._answer.refused}", hint=hint)
+
+    async def _take(self) -> None:
+        """Take the next chunk, or the pause after one, off the port and sort what it completes."""
+        if len(self._unread) > UNREAD:
+            raise DeviceLost(self._device, "codes come faster than they are fetched", hint="look at the reader's mode")
+        try:
+            data = await self._port.take(self._idle_s if self._framer.pending else None)
+        except LineError as error:
+            self._framer.swallow()
+            self._unread.append(error)
+            return
+        at = clock.now()
+        for frame in self._framer.feed(data) if data else self._framer.gap():
+            for item in self._reading.judge(frame):
+                if isinstance(item, Answer):
+                    self._answer = item
+                else:
+                    self._unread.append(Scan(self._device, at, item.raw, item.status, item.symbology))

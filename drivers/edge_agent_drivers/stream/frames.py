@@ -4,7 +4,8 @@ A frame is what stands before ``end`` (after ``start``, where one is configured)
 holds at most ``max_length`` bytes, whatever comes. What cannot be a frame is garbage: a frame longer than
 ``max_length``, one that the idle gap cuts off before its end, one without its start. Garbage is told once a burst, cut
 to ``max_length``, and all that follows is swallowed up to the next ``end`` or gap, where the codec is in step again.
-Empty frames (a terminator alone) are none.
+Empty frames (a terminator alone) are none. Bytes in ``skip`` are dropped where a frame begins: with ``end`` CR and
+``skip`` LF, lines that end with CR and lines that end with CR LF both are whole at their CR.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ class Frame(NamedTuple):
 class Framer:
     """Feed it what arrived; call ``gap`` when nothing did for the idle time."""
 
-    def __init__(self, end: bytes | None, start: bytes = b"", max_length: int = 4096) -> None:
+    def __init__(self, end: bytes | None, start: bytes = b"", max_length: int = 4096, skip: bytes = b"") -> None:
         self._end = end
+        self._skip = skip
         self._start = start
         self._max_length = max_length
         self._held = bytearray()
@@ -59,8 +61,8 @@ class Framer:
             elif len(piece) > self._max_length + len(self._start):
                 frames.append(Frame(bytes(piece[: self._max_length]), garbage=True))
             else:
-                self._finish(bytes(piece), frames)
-        self._hold(bytes(rest), frames)
+                self._finish(bytes(piece).lstrip(self._skip), frames)
+        self._hold(bytes(rest).lstrip(self._skip), frames)
         return frames
 
     def gap(self) -> list[Frame]:
