@@ -5,6 +5,7 @@ A driver's tests are free to use its peer too.
 
 from __future__ import annotations
 
+from support.peers.camera import CameraPeer
 from support.peers.modbus import ModbusPeer
 from support.peers.peer import Peer
 from support.peers.scanner import ScannerPeer
@@ -12,6 +13,7 @@ from support.peers.sensors import SensorsPeer
 from support.peers.simulated import SimulatedPeer
 
 PEERS: dict[str, type[Peer]] = {
+    "camera": CameraPeer,
     "modbus": ModbusPeer,
     "scanner": ScannerPeer,
     "sensors": SensorsPeer,

@@ -1,0 +1,120 @@
+"""Pictures → codes. Pure: no camera, no file, no clock.
+
+zxing-cpp comes first; it is exact and fast once the formats are named. pyzbar is the second try (``second_try``), for
+linear codes whose checksum is strong enough to be believed from a decoder that guesses more: an interleaved 2 of 5 or
+Codabar that it reads out of a blur is as likely wrong as right, so those are left to zxing-cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import zxingcpp
+from pyzbar import pyzbar  # type: ignore[import-untyped]
+
+from edge_agent_drivers.camera.config import CameraSettings, Format
+from edge_agent_drivers.camera.opencv import Image, grey
+
+_ZXING: dict[Format, zxingcpp.BarcodeFormat] = {
+    "datamatrix": zxingcpp.BarcodeFormat.DataMatrix,
+    "qr": zxingcpp.BarcodeFormat.QRCode,
+    "microqr": zxingcpp.BarcodeFormat.MicroQRCode,
+    "aztec": zxingcpp.BarcodeFormat.Aztec,
+    "pdf417": zxingcpp.BarcodeFormat.PDF417,
+    "code128": zxingcpp.BarcodeFormat.Code128,
+    "code39": zxingcpp.BarcodeFormat.Code39,
+    "code93": zxingcpp.BarcodeFormat.Code93,
+    "codabar": zxingcpp.BarcodeFormat.Codabar,
+    "itf": zxingcpp.BarcodeFormat.ITF,
+    "ean13": zxingcpp.BarcodeFormat.EAN13,
+    "ean8": zxingcpp.BarcodeFormat.EAN8,
+    "upca": zxingcpp.BarcodeFormat.UPCA,
+    "upce": zxingcpp.BarcodeFormat.UPCE,
+    "databar": zxingcpp.BarcodeFormat.DataBar,
+    "databar_expanded": zxingcpp.BarcodeFormat.DataBarExpanded,
+    "databar_limited": zxingcpp.BarcodeFormat.DataBarLimited,
+}
+_VARIANTS = {
+    zxingcpp.BarcodeFormat.DataBarOmni: "databar",
+    zxingcpp.BarcodeFormat.DataBarStk: "databar",
+    zxingcpp.BarcodeFormat.DataBarStkOmni: "databar",
+    zxingcpp.BarcodeFormat.DataBarExpStk: "databar_expanded",
+    **{known: name for name, known in _ZXING.items()},
+}
+_ZBAR: dict[Format, pyzbar.ZBarSymbol] = {
+    "code128": pyzbar.ZBarSymbol.CODE128,
+    "code93": pyzbar.ZBarSymbol.CODE93,
+    "ean13": pyzbar.ZBarSymbol.EAN13,
+    "ean8": pyzbar.ZBarSymbol.EAN8,
+}
+_ZBAR_AIM = {"EAN13": "]E0", "EAN8": "]E4"}  # of a Code 128 it does not say whether it is GS1's: left open
+
+Corner = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One code in a picture. ``raw`` is what the symbol holds, ``corners`` are where it stands in the picture."""
+
+    raw: bytes
+    symbology: str  # AIM identifier, e.g. "]d2"; "" where the decoder cannot tell
+    format: str  # as the config writes it
+    decoder: str = "zxing-cpp"
+    corners: tuple[Corner, ...] = ()
+
+    @property
+    def key(self) -> tuple[bytes, str]:
+        """Two sights of one key are one code."""
+        return self.raw, self.format
+
+
+class OutsidePicture(ValueError):
+    """The region lies outside the picture."""
+
+
+class Decoder:
+    """Looks for the formats of one camera in its region."""
+
+    def __init__(self, settings: CameraSettings) -> None:
+        self._settings = settings
+        formats = list(_ZXING) if "all" in settings.formats else settings.formats
+        self._formats = zxingcpp.BarcodeFormats([_ZXING[name] for name in formats])
+        self._second = [_ZBAR[name] for name in formats if name in _ZBAR] if settings.second_try else []
+
+    def region(self, image: Image) -> tuple[Image, Corner]:
+        """The part of the picture that is looked at, in grey, and where it stands. Raises OutsidePicture."""
+        high, wide = image.shape[:2]
+        left, top, right, bottom = self._settings.within(wide, high)
+        if left >= right or top >= bottom:
+            raise OutsidePicture(f"the region {self._settings.region} lies outside a picture of {wide}x{high}")
+        return grey(image[top:bottom, left:right]), (left, top)
+
+    def codes(self, image: Image) -> Sequence[Code]:
+        """The codes of a picture, each once, from top to bottom. Raises OutsidePicture."""
+        part, origin = self.region(image)
+        found = self._zxing(part, origin)
+        if self._second and len(found) < (self._settings.expect or 1):
+            found = {**self._zbar(part, origin), **found}
+        return sorted(found.values(), key=lambda code: code.corners[0][::-1] if code.corners else ())
+
+    def _zxing(self, part: Image, origin: Corner) -> dict[tuple[bytes, str], Code]:
+        found = zxingcpp.read_barcodes(part, formats=self._formats, try_invert=self._settings.inverted)
+        codes: dict[tuple[bytes, str], Code] = {}
+        for one in found:
+            where = one.position
+            ends = (where.top_left, where.top_right, where.bottom_right, where.bottom_left)
+            corners = tuple((end.x + origin[0], end.y + origin[1]) for end in ends)
+            name = _VARIANTS.get(one.format, str(one.format))
+            code = Code(one.bytes, one.symbology_identifier, name, corners=corners)
+            codes.setdefault(code.key, code)
+        return codes
+
+    def _zbar(self, part: Image, origin: Corner) -> dict[tuple[bytes, str], Code]:
+        codes: dict[tuple[bytes, str], Code] = {}
+        for one in pyzbar.decode(part, symbols=self._second):
+            corners = tuple((point.x + origin[0], point.y + origin[1]) for point in one.polygon)
+            name = one.type.lower()
+            code = Code(bytes(one.data), _ZBAR_AIM.get(one.type, ""), name, "pyzbar", corners)
+            codes.setdefault(code.key, code)
+        return codes
