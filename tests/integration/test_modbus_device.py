@@ -15,6 +15,7 @@ from edge_agent.model import Sample
 from edge_agent_drivers.modbus.config import ModbusSettings
 from edge_agent_drivers.modbus.driver import ModbusDriver
 from edge_agent_drivers.modbus.group import REFUSALS_MAX
+from edge_agent_drivers.modbus.wire import TcpWire
 from support.modbus_plc import HOLE, Line, ModbusPlc, line_to
 
 SOON_S = 5.0
@@ -297,16 +298,15 @@ def test_the_late_reply_to_a_cancelled_read_never_answers_the_next(plc: ModbusPl
 def test_a_cancel_that_meets_the_reply_in_the_same_moment_still_cancels(plc: ModbusPlc) -> None:
     async def test(line: Line) -> None:
         async with opened(line, polled(a="holding:1")) as driver:
-            client = driver._link._client
-            assert client is not None
-            take = client.ctx.trace_packet
+            wire = driver._link._wire
+            assert isinstance(wire, TcpWire)
+            take = wire.data_received
 
-            def cancel_as_it_arrives(sending: bool, data: bytes) -> bytes:
-                if not sending:
-                    reading.cancel()
-                return take(sending, data)
+            def cancel_as_it_arrives(data: bytes) -> None:
+                take(data)
+                reading.cancel()
 
-            client.ctx.trace_packet = cancel_as_it_arrives
+            wire.data_received = cancel_as_it_arrives  # type: ignore[method-assign]
             reading = asyncio.ensure_future(driver.read())
             with pytest.raises(asyncio.CancelledError):
                 await reading

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.model import Value
-from edge_agent_drivers.modbus.codec import Field, decode, encode, field_of, shortest
+from edge_agent_drivers.modbus.codec import Field, decode, field_of
 from edge_agent_drivers.modbus.config import ModbusTag, Quirks
+from edge_agent_drivers.modbus.encode import encode
 from edge_agent_drivers.modbus.plan import Block, plan
+from edge_agent_drivers.modbus.values import shortest
 
 PI = bytes.fromhex("400921FB54442D18")  # float64
 ORDERS = {"ABCD": "ABCDEFGH", "CDAB": "GHEFCDAB", "BADC": "BADCFEHG", "DCBA": "HGFEDCBA"}

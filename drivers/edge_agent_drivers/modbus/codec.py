@@ -1,51 +1,28 @@
-"""Registers and bits to values and back. Pure: no I/O, no clock.
+"""A reply's bytes to values. Pure: no I/O, no clock. ``values`` says what a value may be, ``encode`` goes back.
 
 A block's reply is decoded by a few C calls for all of its tags, not by a Python loop over them: ``compile_layers``
 sorts the tags into *layers*, each one ``struct`` pass over the whole payload with pad bytes where other tags lie.
 The four byte orders cost no more than that: swapping the bytes of every word first turns CDAB into a little-endian
-and BADC into a big-endian value. Bits are one pass over the payload as one large integer.
-
-What a value may be (edge_agent.model.Value):
-
-- NaN and infinity are None with status "not a number";
-- text ends at its first NUL and loses trailing spaces; what is not UTF-8 is None with status "not text";
-- integers beyond 2**53 are decimal strings;
-- a float32 is the double with the fewest of 7, 8 or 9 significant digits that give the same float32 back, so 0.1
-  stays 0.1;
-- scaled integers are exact: the scale counts as the decimal it was written as, and the one division rounds once, so
-  123 * 0.1 is 12.3. A scaled float32 keeps 9 significant digits, a scaled float64 keeps 15.
+and BADC into a big-endian value. Bits are one pass over the payload as one large integer. An array is a layer of its
+own, whose values become one list.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
-from itertools import compress
-from operator import itemgetter, ne
+from operator import itemgetter
 from typing import Any, NamedTuple
-
-import orjson
 
 from edge_agent.model import Value
 from edge_agent_drivers.modbus.config import ModbusTag, Table
+from edge_agent_drivers.modbus.values import Finish, Status, finish_of, gathered, kind_of, named
 
-EXACT = 2**53  # integers up to here are exact in every JSON reader
-NOT_A_NUMBER = "not a number"
-NOT_TEXT = "not text"
-
-_CODE = {"bool": "H", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q"} | {
-    "float32": "f", "float64": "d"
+CODE = {"bool": "H", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I"} | {
+    "int64": "q", "uint64": "Q", "float32": "f", "float64": "d", "bcd16": "H", "bcd32": "I"
 }  # fmt: skip
-
-Status = dict[int, str]
-"""The sample's index of each value that is not good, and why."""
-Finish = Callable[[Sequence[Any], Sequence[int], Status], Sequence[Value]]
-"""Raw values of a layer, the sample's indexes they belong to, the status to add to → values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +32,7 @@ class Field:
     index: int
     table: Table
     start: int  # register, or the bit in a bit table
-    words: int  # registers; 1 in a bit table
+    words: int  # registers; bits in a bit table
     bit: int | None
     type: str
     reversed: bool  # low word first
@@ -63,6 +40,9 @@ class Field:
     length: int  # string: bytes
     scale: float
     offset: float
+    half: str = ""  # which byte of its register: "low", "high"; "" for the whole
+    count: int | None = None  # elements of an array
+    enum: tuple[tuple[int, str], ...] = ()
 
     @property
     def end(self) -> int:
@@ -74,18 +54,46 @@ class Field:
         return self.bit is not None or self.table in ("coil", "discrete")
 
     @property
+    def is_byte(self) -> bool:
+        """8 bits wide: one of a register's two, or packed two a register in an array."""
+        return self.type in ("int8", "uint8")
+
+    @property
+    def is_part(self) -> bool:
+        """Less than a register of its own: a bit, some bits, or a byte."""
+        return self.table == "holding" and (self.bit is not None or bool(self.half))
+
+    @property
     def is_scaled(self) -> bool:
         return (self.scale, self.offset) != (1.0, 0.0)
+
+    @property
+    def size(self) -> int:
+        """Values: 1, or the elements of an array."""
+        return self.count or 1
 
 
 def field_of(index: int, tag: ModbusTag) -> Field:
     """The tag at this place of its group."""
-    table, start, bit = tag.place
-    low_word_first = tag.order in ("CDAB", "DCBA") and tag.words > 1 and tag.value_type != "string"
-    swapped = tag.order in ("BADC", "DCBA")
-    length = tag.length or 0
+    table, start, bit, half = tag.place
+    kind = tag.value_type
+    one_byte = kind in ("int8", "uint8")
+    wide = kind.endswith(("32", "64"))
     return Field(
-        index, table, start, tag.words, bit, tag.value_type, low_word_first, swapped, length, tag.scale, tag.offset
+        index,
+        table,
+        start,
+        tag.words,
+        bit,
+        kind,
+        reversed=wide and tag.order in ("CDAB", "DCBA"),
+        swapped=tag.order in ("BADC", "DCBA"),
+        length=tag.length or 0,
+        scale=tag.scale,
+        offset=tag.offset,
+        half=half or ("low" if one_byte and tag.count is None else ""),
+        count=tag.count,
+        enum=tuple((tag.enum or {}).items()),
     )
 
 
@@ -111,23 +119,29 @@ def byte_swapped(payload: bytes) -> bytes:
 def compile_layers(fields: Iterable[Field], start: int, count: int) -> tuple[Layer, ...]:
     """The passes that decode a block of ``count`` registers (or bits) from ``start`` on."""
     bits: list[Field] = []
+    alone: list[Layer] = []
     runs: dict[tuple[str, bool, bool], list[list[Field]]] = {}
     for field in sorted(fields, key=lambda each: (each.start, each.end, each.index)):
+        if field.count is not None or field.enum:
+            alone.append(_own_layer(field, start, count))
+            continue
         if field.is_bit:
             bits.append(field)
             continue
         swap = field.reversed != field.swapped  # CDAB and BADC: then little-endian and big-endian, see above
-        layers = runs.setdefault((_kind(field), swap, field.reversed), [[]])
+        layers = runs.setdefault((kind_of(field.type, field.is_scaled), swap, field.reversed), [[]])
         run = next((each for each in layers if not each or each[-1].end <= field.start), None)
         if run is None:  # overlaps another tag of its kind
             layers.append(run := [])
         run.append(field)
     compiled = [
-        _struct_layer(kind, run, swap, little, start, count)
+        Layer(tuple(field.index for field in run), swap, _unpacking(run, little, start, count), _finish(kind, run))
         for (kind, swap, little), layers in runs.items()
         for run in layers
     ]
-    return (*compiled, _bit_layer(bits, start)) if bits else tuple(compiled)
+    if bits:
+        compiled.append(Layer(tuple(field.index for field in bits), _in_registers(bits[0]), _bits(bits, start), None))
+    return (*compiled, *alone)
 
 
 def decode(layers: Sequence[Layer], payload: bytes, status: Status) -> Sequence[Value]:
@@ -140,32 +154,57 @@ def decode(layers: Sequence[Layer], payload: bytes, status: Status) -> Sequence[
     return parts[0] if len(parts) == 1 else [value for part in parts for value in part]
 
 
-def _kind(field: Field) -> str:
-    if field.is_scaled:
-        return "scaled " + ("floats" if field.type.startswith("float") else "integers")
-    return field.type if field.type in ("bool", "string", "float32", "float64", "int64", "uint64") else "plain"
+def _own_layer(field: Field, start: int, count: int) -> Layer:
+    """Of an array, or of codes with names."""
+    if field.is_bit:
+        swap, read, finish = _in_registers(field), _bits([field], start), None
+    else:
+        swap = field.reversed != field.swapped
+        read = _unpacking([field], field.reversed, start, count)
+        finish = _finish(kind_of(field.type, field.is_scaled), [field] * field.size)
+    if field.enum:
+        finish = named(dict(field.enum), finish)
+    if field.count is not None:
+        finish = gathered(finish)
+    return Layer((field.index,), swap, read, finish)
 
 
-def _struct_layer(kind: str, run: Sequence[Field], swap: bool, little: bool, start: int, count: int) -> Layer:
+def _finish(kind: str, run: Sequence[Field]) -> Finish | None:
+    return finish_of(kind, [(each.type, each.scale, each.offset, each.length) for each in run])
+
+
+def _unpacking(run: Sequence[Field], little: bool, start: int, count: int) -> Callable[[bytes], Sequence[Any]]:
     code, at = "", start
     for field in run:
-        gap = f"{2 * (field.start - at)}x" if field.start > at else ""
-        code += gap + (_CODE[field.type] if field.type != "string" else f"{2 * field.words}s")
+        code += f"{2 * (field.start - at)}x" if field.start > at else ""
+        code += _code(field)
         at = field.end
     code += f"{2 * (start + count - at)}x"
-    unpack = struct.Struct(("<" if little else ">") + code).unpack
-    return Layer(tuple(field.index for field in run), swap, unpack, _finish_of(kind, run))
+    return struct.Struct(("<" if little else ">") + code).unpack
 
 
-def _bit_layer(bits: Sequence[Field], start: int) -> Layer:
+def _code(field: Field) -> str:
+    if field.type == "string":
+        return f"{2 * field.words}s"
+    code = CODE[field.type]
+    if field.half:
+        return "x" + code if field.half == "low" else code + "x"
+    if field.count is None:
+        return code
+    return f"{field.count}{code}" + ("x" if field.is_byte and field.count % 2 else "")
+
+
+def _in_registers(field: Field) -> bool:
     """Bits of registers are counted in the byte-swapped payload, where bit 0 of each word comes first."""
-    registers = bits[0].table in ("holding", "input")
-    places = [
-        (field.start - start) * 16 + ((field.bit or 0) ^ (8 if field.swapped else 0))
-        if registers
-        else field.start - start
-        for field in bits
-    ]
+    return field.table in ("holding", "input")
+
+
+def _bits(fields: Sequence[Field], start: int) -> Callable[[bytes], Sequence[Any]]:
+    places = []
+    for field in fields:
+        for bit in range(field.bit or 0, (field.bit or 0) + field.size):
+            place = (field.start - start) * 16 + (bit ^ (8 if field.swapped else 0))
+            places.append(place if _in_registers(field) else field.start - start + bit)
     pick = picker([-1 - place for place in places])
     guard = 1 << max(places) + 1  # keeps the leading zeros of the text
 
@@ -173,7 +212,7 @@ def _bit_layer(bits: Sequence[Field], start: int) -> Layer:
         text = format(int.from_bytes(payload, "little") | guard, "b")
         return tuple(map("1".__eq__, pick(text)))
 
-    return Layer(tuple(field.index for field in bits), registers, read, None)
+    return read
 
 
 def picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
@@ -182,162 +221,3 @@ def picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
         (place,) = places
         return lambda values: (values[place],)
     return itemgetter(*places)
-
-
-# --- raw values to values ------------------------------------------------------------------------------------
-
-
-def _finish_of(kind: str, run: Sequence[Field]) -> Finish | None:
-    match kind:
-        case "plain":
-            return None
-        case "bool":
-            return lambda values, indexes, status: tuple(map(bool, values))
-        case "float32":
-            return _float32
-        case "float64":
-            return _float64
-        case "int64" | "uint64":
-            return _wide
-        case "string":
-            return _strings([field.length for field in run])
-        case "scaled integers":
-            return _scaled_integers(run)
-        case _:
-            return _scaled_floats(run)
-
-
-def _wide(values: Sequence[int], indexes: Sequence[int], status: Status) -> Sequence[Value]:
-    if min(values) >= -EXACT and max(values) <= EXACT:
-        return values
-    return [value if -EXACT <= value <= EXACT else str(value) for value in values]
-
-
-def _float64(values: Sequence[float], indexes: Sequence[int], status: Status) -> Sequence[Value]:
-    if all(map(math.isfinite, values)):
-        return values
-    return [
-        value if math.isfinite(value) else _bad(index, NOT_A_NUMBER, status)
-        for index, value in zip(indexes, values, strict=True)
-    ]
-
-
-def _float32(values: Sequence[float], indexes: Sequence[int], status: Status) -> Sequence[Value]:
-    if all(map(math.isfinite, values)):
-        return shortest(values)
-    finite = iter(shortest([value for value in values if math.isfinite(value)]))
-    return [
-        next(finite) if math.isfinite(value) else _bad(index, NOT_A_NUMBER, status)
-        for index, value in zip(indexes, values, strict=True)
-    ]
-
-
-def _bad(index: int, reason: str, status: Status) -> Value:
-    status[index] = reason
-    return None
-
-
-def shortest(values: Sequence[float], digits: int = 7) -> Sequence[float]:
-    """For finite float32 values: the doubles with the fewest of ``digits`` to 9 digits that give the same float32."""
-    short = _rounded(values, digits)
-    if digits == 9:  # nine always suffice
-        return short
-    code = f"{len(values)}f"
-    packed = struct.pack(code, *short)
-    if packed == struct.pack(code, *values):
-        return short
-    wrong = list(map(ne, struct.unpack(code, packed), values))
-    longer = iter(shortest(list(compress(values, wrong)), digits + 1))
-    return [next(longer) if bad else value for bad, value in zip(wrong, short, strict=True)]
-
-
-def _rounded(values: Sequence[float], digits: int) -> Sequence[float]:
-    """All values to so many significant digits: one format and one parse for all, three times as fast as one by one."""
-    text = ",".join([f"%.{digits - 1}e"] * len(values)) % tuple(values)  # e: an integer would not come back as a float
-    rounded: list[float] = orjson.loads(f"[{text}]")
-    return rounded
-
-
-def _strings(lengths: Sequence[int]) -> Finish:
-    def finish(values: Sequence[bytes], indexes: Sequence[int], status: Status) -> Sequence[Value]:
-        return [_text(raw[:length], index, status) for raw, length, index in zip(values, lengths, indexes, strict=True)]
-
-    return finish
-
-
-def _text(raw: bytes, index: int, status: Status) -> Value:
-    try:
-        return raw.split(b"\0", 1)[0].decode("utf-8").rstrip(" ")
-    except UnicodeDecodeError:
-        return _bad(index, NOT_TEXT, status)
-
-
-def _ratio(field: Field) -> tuple[int, int, int]:
-    """(N, P, D) with raw * scale + offset == (raw * N + P) / D, exactly in the decimals that were configured."""
-    scale, offset = Fraction(Decimal(repr(field.scale))), Fraction(Decimal(repr(field.offset)))
-    below = math.lcm(scale.denominator, offset.denominator)
-    return int(scale * below), int(offset * below), below
-
-
-def _scaled_integers(run: Sequence[Field]) -> Finish:
-    ratios = [_ratio(field) for field in run]
-
-    def finish(values: Sequence[int], indexes: Sequence[int], status: Status) -> Sequence[Value]:
-        return [
-            (value * n + p) / d if d != 1 else _exact(value * n + p)
-            for value, (n, p, d) in zip(values, ratios, strict=True)
-        ]
-
-    return finish
-
-
-def _exact(value: int) -> int | str:
-    return value if -EXACT <= value <= EXACT else str(value)
-
-
-def _scaled_floats(run: Sequence[Field]) -> Finish:
-    scales = [(field.scale, field.offset, "%.9g" if field.type == "float32" else "%.15g") for field in run]
-    first = [_float32 if field.type == "float32" else _float64 for field in run]
-
-    def finish(values: Sequence[float], indexes: Sequence[int], status: Status) -> Sequence[Value]:
-        found: list[Value] = []
-        for value, index, (scale, offset, digits), plain in zip(values, indexes, scales, first, strict=True):
-            (good,) = plain((value,), (index,), status)
-            scaled = math.nan if good is None else float(digits % (float(good) * scale + offset))  # type: ignore[arg-type]
-            found.append(scaled if math.isfinite(scaled) else _bad(index, NOT_A_NUMBER, status))
-        return found
-
-    return finish
-
-
-# --- one value to its registers ------------------------------------------------------------------------------
-
-
-def encode(field: Field, value: Value) -> list[int]:
-    """The registers (or the one bit) of a value to write. Raises ValueError when the type cannot hold it."""
-    if field.is_bit or field.type == "bool":
-        if not isinstance(value, bool) and value not in (0, 1):
-            raise ValueError(f"{value!r} is neither true nor false")
-        return [int(bool(value))]
-    if field.type == "string":
-        if not isinstance(value, str) or len(raw := value.encode("utf-8")) > field.length:
-            raise ValueError(f"{value!r} is no text of at most {field.length} bytes")
-        return _registers(field, raw.ljust(2 * field.words, b"\0"))
-    try:
-        number = Decimal(str(int(value) if isinstance(value, bool) else value))
-        if not number.is_finite():
-            raise ValueError(NOT_A_NUMBER)
-        raw_value = (number - Decimal(repr(field.offset))) / Decimal(repr(field.scale))
-        packed = struct.pack(
-            ("<" if field.reversed else ">") + _CODE[field.type],
-            float(raw_value) if field.type.startswith("float") else int(raw_value.to_integral_value()),
-        )
-    except (ArithmeticError, ValueError, struct.error) as error:
-        raise ValueError(f"{value!r} does not fit a {field.type}") from error
-    return _registers(field, packed)
-
-
-def _registers(field: Field, packed: bytes) -> list[int]:
-    if field.reversed != field.swapped:
-        packed = byte_swapped(packed)
-    return list(struct.unpack(f">{len(packed) // 2}H", packed))

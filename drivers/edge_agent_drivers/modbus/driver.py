@@ -1,7 +1,18 @@
-"""A Modbus TCP device: groups read with as few requests as possible, tags written with read-back.
+"""A Modbus device: groups read with as few requests as possible, tags written with read-back.
 
-The parts: ``config`` says what may be written in YAML, ``plan`` makes requests of tags, ``codec`` values of bytes,
-``link`` owns the connection and its failures, ``group`` reads one group around what the device refuses.
+The parts, from the outside in::
+
+    config, connection   what may be written in YAML
+    driver               this: open, read, write, close
+    group                reads one group, around what the device refuses
+    plan                 requests of tags
+    codec, values        bytes → values          encode, writing   a value → a request, and what it must read back
+    link                 one device's place on its bus; every failure one of our errors
+    bus, patience        one master for all devices of a connection; the dead ones do not starve the rest
+    frames               requests, and the frames around them: Modbus TCP, RTU, ASCII
+    wire                 TCP, TLS, a serial port
+
+Nothing here starts a task.
 """
 
 from __future__ import annotations
@@ -10,10 +21,12 @@ from collections.abc import Sequence
 
 from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected, ValueNotKept
 from edge_agent.model import Sample, Value
-from edge_agent_drivers.modbus.codec import Field, encode, field_of
+from edge_agent_drivers.modbus.bus import Garbled, NotModbus
+from edge_agent_drivers.modbus.codec import Field, field_of
 from edge_agent_drivers.modbus.config import ModbusSettings, describe
 from edge_agent_drivers.modbus.group import GroupReader
-from edge_agent_drivers.modbus.link import Link, NotModbus, exception_text, read_request, refused_hint
+from edge_agent_drivers.modbus.link import Link, exception_text, refused_hint
+from edge_agent_drivers.modbus.writing import Write, refused_write_hint, write_of
 
 
 class ModbusDriver:
@@ -36,6 +49,7 @@ class ModbusDriver:
             **{name: tag for group in settings.groups.values() for name, tag in group.tags.items()},
         }
         self._writable: dict[str, Field] = {name: field_of(0, tag) for name, tag in every.items() if tag.write}
+        self._unread = frozenset(name for name, tag in every.items() if not tag.read_back)
 
     async def open(self) -> None:
         """Connect, and see that this unit answers something of what the config asks of it.
@@ -50,6 +64,11 @@ class ModbusDriver:
                 if not found:
                     return
                 refused = found | refused
+        except Garbled as error:
+            await self.close()
+            raise DeviceUnavailable(
+                self._device, f"{self._link.where}: only nonsense comes", hint=error.hint
+            ) from error
         except ReadingRejected:
             return  # it answers; read() will say what is wrong with the answer
         except NotModbus as error:
@@ -76,31 +95,40 @@ class ModbusDriver:
         if field is None:
             raise DeviceRefused(self._device, f"{tag} is not writable", hint=f"mark it with write: true, under {tag}:")
         try:
-            registers = encode(field, value)
+            write = write_of(field, value, self._settings.unit_id, multiple=self._settings.quirks.write_multiple)
         except ValueError as error:
-            hint = "look at the tag's type, length and scale"
+            hint = "look at the tag's type, length, count, enum and scale"
             raise DeviceRefused(self._device, f"{tag}: {error}", hint=hint) from error
-        code = await self._link.write(field.table, field.start, registers)
-        if code:
-            hint = refused_hint({code: field.start}, self._settings.unit_id)
-            raise DeviceRefused(self._device, f"{tag}: writing answered with {exception_text(code)}", hint=hint)
-        await self._read_back(tag, field, registers)
-
-    async def _read_back(self, tag: str, field: Field, registers: Sequence[int]) -> None:
-        count = len(registers)
-        wanted = bytes(registers) if field.is_bit else b"".join(word.to_bytes(2, "big") for word in registers)
-        request = read_request(field.table, field.start, count, self._settings.unit_id)
         try:
-            answer = await self._link.fetch(request, len(wanted))
+            await self._carry_out(tag, field, write)
         except ReadingRejected as error:
-            raise DeviceRefused(self._device, f"{tag}: reading it back gave too little", hint=error.hint) from error
+            self._link.drop()  # nobody knows whether it was done
+            raise DeviceLost(self._device, f"{tag}: {_said(error, self._device)}", hint=error.hint) from error
+
+    async def _carry_out(self, tag: str, field: Field, write: Write) -> None:
+        unit_id = self._settings.unit_id
+        code = await self._link.send(write.request)
+        if code:
+            hint = refused_write_hint(code, write.request) or refused_hint({code: field.start}, unit_id)
+            raise DeviceRefused(self._device, f"{tag}: writing answered with {exception_text(code)}", hint=hint)
+        if tag in self._unread:
+            return
+        answer = await self._link.fetch(write.back, write.size)
         if isinstance(answer, int):
             what = f"{tag}: reading it back answered with {exception_text(answer)}"
-            raise DeviceRefused(self._device, what, hint="the tag must be readable where it is written")
-        if (bytes([answer[0] & 1]) if field.is_bit else answer) != wanted:
-            hint = "does the PLC's program write this address too, or is it write-protected?"
+            hint = "an address that can only be written is marked with read_back: false"
+            raise DeviceRefused(self._device, what, hint=hint)
+        if not write.kept(answer):
+            hint = (
+                "does the PLC's program write this address too, or is it write-protected? Where that is meant: "
+                "read_back: false"
+            )
             raise ValueNotKept(self._device, f"{tag}: the device did not keep the value written", hint=hint)
 
     async def close(self) -> None:
         """Close at once. Idempotent."""
         self._link.drop()
+
+
+def _said(error: ReadingRejected, device: str) -> str:
+    return str(error.args[0]).removeprefix(f"{device}: ")

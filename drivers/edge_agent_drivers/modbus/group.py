@@ -9,7 +9,6 @@ At most REFUSALS_MAX requests of one read may be refused; the rest waits for the
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,12 @@ from itertools import chain
 from edge_agent import clock
 from edge_agent.driver import Group
 from edge_agent.model import Sample, Value
-from edge_agent_drivers.modbus.codec import Field, Status, picker
+from edge_agent_drivers.modbus.codec import Field, picker
 from edge_agent_drivers.modbus.config import ModbusSettings
-from edge_agent_drivers.modbus.link import BUSY, GATEWAY, Link, Request, read_request
+from edge_agent_drivers.modbus.frames import Request, read_request
+from edge_agent_drivers.modbus.link import BUSY, GATEWAY, Link
 from edge_agent_drivers.modbus.plan import Block, plan, split
+from edge_agent_drivers.modbus.values import Status
 
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
@@ -64,7 +65,6 @@ class GroupReader:
     def __init__(self, group: Group, fields: Sequence[Field], settings: ModbusSettings) -> None:
         self.tagset = group.tagset
         self._unit_id = settings.unit_id
-        self._pause_s = settings.quirks.pause
         self._nodes = [self._node(block) for block in plan(fields, settings.quirks)]
         indexes = [index for node in self._nodes for index in node.block.indexes]
         ordered = indexes == list(range(len(indexes)))
@@ -102,8 +102,6 @@ class GroupReader:
         """All values in one go; None when a block is refused, which then needs the slower way."""
         parts: list[Sequence[Value]] = []
         for node in self._nodes:
-            if self._pause_s and parts:
-                await asyncio.sleep(self._pause_s)
             answer = await self._fetch(link, node)
             if isinstance(answer, int):
                 return None
@@ -119,7 +117,6 @@ class GroupReader:
         while waiting:
             node = waiting.pop()
             if node.wanted(time.monotonic(), refused >= REFUSALS_MAX):
-                await asyncio.sleep(self._pause_s)
                 answer = await self._fetch(link, node)
                 if isinstance(answer, bytes):
                     node.accept()

@@ -1,8 +1,8 @@
 """Which requests read a group, compiled once: as few as the protocol and the device's quirks allow. Pure.
 
 A *block* is one request and the decoder of its reply. Tags of one table are taken in the order of their addresses;
-a block grows while it keeps within ``max_registers`` (125; 16 times as many bits) and crosses no more unused
-registers in a row than ``max_gap``. No tag is ever cut in two.
+a block grows while it keeps within the table's limit (``Quirks.limits``) and crosses no more unused registers in a row
+than ``max_gap``. No tag is ever cut in two.
 
 A block that the device answers with an exception can be ``split``: at its widest gap, as reading across a hole is the
 commonest reason, else in the middle. Splitting on finds the tags that are to blame.
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from edge_agent.model import Value
-from edge_agent_drivers.modbus.codec import Field, Layer, Status, compile_layers, decode
-from edge_agent_drivers.modbus.config import MAX_BITS, Quirks, Table
+from edge_agent_drivers.modbus.codec import Field, Layer, compile_layers, decode
+from edge_agent_drivers.modbus.config import Quirks, Table
+from edge_agent_drivers.modbus.values import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,7 @@ def plan(fields: Sequence[Field], quirks: Quirks) -> tuple[Block, ...]:
     """The blocks that read these tags, table by table."""
     blocks: list[Block] = []
     for table in dict.fromkeys(each.table for each in fields):
-        unit = 16 if table in ("coil", "discrete") else 1
-        most, gap = min(MAX_BITS, quirks.max_registers * unit), quirks.max_gap * unit
+        most, gap = quirks.limits(table)
         run: list[Field] = []
         end = 0
         for each in sorted((each for each in fields if each.table == table), key=lambda each: (each.start, each.end)):
