@@ -109,6 +109,43 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What a byte stream gave at one moment."""
+
+    after_s: float  # since listening began
+    data: bytes
+    error: str = ""  # characters came damaged, or the port was lost; then ``data`` is empty
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """What a byte stream may be."""
+
+    score: float  # 0 to 1: how much of what was heard it explains
+    what: str  # for people
+    section: Section  # the device's section of the config as far as it is known; empty where no driver fits
+    notes: tuple[str, ...] = ()  # for people: what else is seen in the bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One baud rate, and what was heard at it."""
+
+    baud: int
+    score: float  # 0 to 1: how much it looks like text, or like messages that are whole
+    heard: Sequence[Heard]
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A byte stream as it comes. ``settings`` say where; ``sent`` is what is sent first, b"" for nothing."""
+
+    hear: Callable[[Any, bytes, float], AsyncIterator[Heard]]  # (settings, sent, for so many seconds)
+    try_rates: Callable[[Any, bytes, float], AsyncIterator[Tried]]  # the same, seconds each, until one is clear
+    recognize: Callable[[Any, bytes, Sequence[Heard]], Sequence[Likeness]]  # the likeliest first, at least one
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """See the module docstring. ``settings`` is an instance of the driver's settings model."""
 
@@ -116,3 +153,4 @@ class Bench:
     probe: Callable[[Any, str], Awaitable[Sequence[Guess]]] | None = None  # (settings, address)
     browse: Callable[[Any, str, int], AsyncIterator[Node]] | None = None  # (settings, from node or "", depth)
     trust: Trust | None = None
+    listening: Listening | None = None

@@ -19,6 +19,7 @@ import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from asyncua import ua
 from asyncua.client.client import Client
@@ -71,22 +72,26 @@ class SecureClient(Client):
         self.agreed: Agreed | None = None
 
     async def open_secure_channel(self, renew: bool = False) -> None:
-        """Says so when the server hangs up on our certificate, which many do without a word."""
+        """Raises DeviceRefused, also when the server hangs up on our certificate, which many do without a word."""
+        assert self.agreed is not None, "secure() prepares a client before it connects"
         try:
             await super().open_secure_channel(renew)
+        except UaStatusCodeError as error:
+            self._raise_refusal(error)
+            raise
         except ConnectionError as error:
-            if renew or self.agreed is None or self.agreed.settings.policy == "None":
+            if renew or self.agreed.settings.policy == "None":
                 raise
             raise _hung_up(self.agreed) from error
 
     async def create_session(self) -> ua.CreateSessionResult:
         """Raises DeviceRefused when the session is not what was agreed; nothing secret has been sent then."""
         agreed = self.agreed
-        if agreed is None:
-            raise RuntimeError("secure() prepares a client before it connects")
+        assert agreed is not None
         try:
             result = await super().create_session()
-        except UaStatusCodeError:
+        except UaStatusCodeError as error:
+            self._raise_refusal(error)
             raise
         except (InvalidSignature, uacrypto.InvalidSignature) as error:  # type: ignore[attr-defined]
             what = "the server does not have the key of the certificate that it shows: it is not who it says"
@@ -103,6 +108,21 @@ class SecureClient(Client):
             what = f"the server's list of endpoints was changed on its way: it hid or altered {names}"
             raise DeviceRefused(agreed.device, what, hint=_BETWEEN)
         return result
+
+    async def activate_session(self, *login: Any, **named: Any) -> ua.ActivateSessionResult:
+        """Raises DeviceRefused when the server does not let this user in."""
+        try:
+            return await super().activate_session(*login, **named)
+        except UaStatusCodeError as error:
+            self._raise_refusal(error)
+            raise
+
+    def _raise_refusal(self, error: UaStatusCodeError) -> None:
+        """Raises DeviceRefused for a code of security; others are the driver's to name."""
+        assert self.agreed is not None
+        refused = refusal(self.agreed.device, error, self.agreed.ours)
+        if refused is not None:
+            raise refused from error
 
     def server_policy(self, token_type: ua.UserTokenType) -> ua.UserTokenPolicy:
         """How to log in. Raises DeviceRefused when the server has no such login, or would see the password in clear."""
@@ -121,9 +141,7 @@ class SecureClient(Client):
         )
         if hiding:
             if not self.security_policy.peer_certificate:
-                raise DeviceRefused(
-                    device, "the server wants the password encrypted, and shows no certificate"
-                )
+                raise DeviceRefused(device, "the server wants the password encrypted, and shows no certificate")
             return hiding[0]
         if token_type == ua.UserTokenType.Certificate:
             raise DeviceRefused(device, "the server offers no policy to prove a user's certificate by that we speak")
@@ -218,8 +236,7 @@ def choose(
     for one in offered:
         if one.SecurityMode == mode and one.SecurityPolicyUri == uri:
             return one
-    there = sorted({_named(one.SecurityMode, one.SecurityPolicyUri) for one in offered})
-    what = f"the server does not offer {_named(mode, uri)}; it offers {', '.join(there) or 'nothing'}"
+    what = f"the server does not offer {_named(mode, uri)}; it offers {', '.join(offer_names(offered)) or 'nothing'}"
     raise DeviceRefused(device, what, hint=_choice_hint(offered))
 
 
@@ -256,6 +273,26 @@ def policy_name(uri: str) -> str:
     return next((name for name, policy in _POLICIES.items() if uri == policy.URI), (uri or "").rpartition("#")[2])
 
 
+def offer_names(offered: Iterable[ua.EndpointDescription]) -> list[str]:
+    """Every policy and mode in it, as the config writes them."""
+    return sorted({_named(one.SecurityMode, one.SecurityPolicyUri) for one in offered})
+
+
+def login_names(offered: Iterable[ua.EndpointDescription]) -> list[str]:
+    """Every kind of login in it."""
+    types = {token.TokenType for one in offered for token in one.UserIdentityTokens or ()}
+    return sorted(_LOGINS.get(one, "?") for one in types)
+
+
+def strongest(offered: Iterable[ua.EndpointDescription]) -> tuple[str, str] | None:
+    """Policy and mode to propose, of those that we speak; None when there is no secure one."""
+    ours = [one for one in offered if one.SecurityPolicyUri in _HIDES]
+    if not ours:
+        return None
+    best = max(ours, key=lambda one: (one.SecurityMode.value, -_HIDES.index(one.SecurityPolicyUri)))
+    return policy_name(best.SecurityPolicyUri), best.SecurityMode.name
+
+
 def _named(mode: ua.MessageSecurityMode, uri: str) -> str:
     name = policy_name(uri)
     return name if mode == ua.MessageSecurityMode.None_ else f"{name} {mode.name}"
@@ -287,7 +324,7 @@ def _offers(listed: Iterable[ua.EndpointDescription]) -> set[tuple[ua.MessageSec
         (
             one.SecurityMode,
             one.SecurityPolicyUri,
-            frozenset((token.TokenType, token.SecurityPolicyUri or "") for token in one.UserIdentityTokens),
+            frozenset((token.TokenType, token.SecurityPolicyUri or "") for token in one.UserIdentityTokens or ()),
         )
         for one in listed
         if one.TransportProfileUri in (_TCP, None, "")
