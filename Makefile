@@ -15,11 +15,11 @@ demo: .venv/.stamp-run  ## watch a production line being traced, about a minute
 	@$(BIN)/edge-agent demo
 
 test: .venv/.stamp-dev  ## the whole suite, on loopback only
-	@.ci/need mosquitto libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
+	@.ci/need mosquitto mosquitto-clients libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
 	@$(BIN)/pytest tests -n auto --maxprocesses 8 --dist loadfile
 
 test-long: .venv/.stamp-dev  ## what the suite leaves out for its length: kills, outages and full disks in real time
-	@.ci/need mosquitto libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
+	@.ci/need mosquitto mosquitto-clients libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
 	@$(BIN)/pytest tests -m long
 
 bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes, on an idle machine

@@ -177,6 +177,7 @@ class Group:
     poll_s: float | None
     tags: Mapping[str, TagSettings]  # in the order of the tagset
     spoken: bool = False
+    readable: bool = True  # read(group) can ask for it; what only ever speaks by itself cannot be asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ class CycleBuilder:
         name, where = self._refs.at(end.tag, number, (*path, "tag"))
         tag = self._refs.tag(name, where, polled=True, types=("bool", *INTEGERS))
         group, where = self._refs.at(end.read, number, (*path, "read"))
-        read = self._refs.group(group, where)
+        read = self._refs.asked(group, where)
         return Edge(tag, end.edge != "falling", read) if tag is not None else None
 
     def _message(self, number: int, end: EndSettings, path: Path, bounce_s: float) -> Message | None:
@@ -167,7 +167,7 @@ class CycleBuilder:
         if ack is not None:
             self.acks.setdefault(ack, where)
         name, where = refs.at(settings.read, number, (*path, "read"))
-        read = refs.group(name, where)
+        read = refs.asked(name, where)
         name, where = refs.at(settings.counter, number, (*path, "counter"), needed=False)
         counter = refs.tag(name, where, types=tuple(_COUNTERS))
         if counter is not None and ready is not None and read is not None and counter.group not in (ready.group, read):

@@ -55,6 +55,7 @@ class Known:
     places: Mapping[str, Place] = field(default_factory=dict)  # by tag, those that are read
     polled: Collection[str] = ()  # "device.group" of groups that are read without being asked for
     spoken: Collection[str] = ()  # those that the device sends by itself, whenever it has something to say
+    readable: Collection[str] | None = None  # those that can be asked for; None: not known
     writable: Collection[str] = ()
     scans: bool | None = False  # None: not known
 
@@ -148,8 +149,9 @@ def _known(name: str, shape: Shape, path: Path, problems: Problems) -> Known:
         _check_name((*path, "tags", tag_name), tag_name, "tag", problems)
     spoken = {group.tagset.source for group in shape.groups.values() if group.spoken}
     polled = {group.tagset.source for group in shape.groups.values() if group.spoken or group.poll_s is not None}
+    readable = {group.tagset.source for group in shape.groups.values() if group.readable}
     tags = places.keys() | shape.writable
-    return Known(name, tags, list(shape.groups), (), places, polled, spoken, shape.writable, shape.scans)
+    return Known(name, tags, list(shape.groups), (), places, polled, spoken, readable, shape.writable, shape.scans)
 
 
 def _check_name(path: Path, name: str, noun: str, problems: Problems) -> None:

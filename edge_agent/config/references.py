@@ -90,6 +90,16 @@ class References:
             return None
         return ref
 
+    def asked(self, ref: str, path: Path) -> str | None:
+        """ "device.group" if it can be read when it is asked for."""
+        group = self.group(ref, path)
+        readable = None if group is None else self._known[group.partition(".")[0]].readable
+        if readable is None or group in readable:
+            return group
+        what = f"{ref} only speaks by itself and cannot be read when it is asked for"
+        self._problems.add(path, what, "end the cycle by its message: {message: device.group}")
+        return None
+
     def spoken(self, ref: str, path: Path) -> str | None:
         """ "device.group" if the device sends it by itself, once for each thing that it has to say."""
         group = self.group(ref, path)

@@ -59,6 +59,7 @@ class Incoming:
     topic: str
     payload: bytes
     mid: int
+    retained: bool = False  # the broker kept it: as old as may be
 
 
 @dataclass(slots=True)
@@ -263,7 +264,7 @@ class Link:
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self.granted.session_s
-        if self._persistent:
+        if self._persistent or self._presence is None:
             properties.ReceiveMaximum = HEARD_MAX
             properties.MaximumPacketSize = HEARD_BYTES
         return {"clean_start": not self._persistent, "properties": properties}
@@ -376,7 +377,7 @@ class Link:
         elif message.qos == 0 and len(self._incoming) >= HEARD_MAX:
             self.dropped += 1
         elif message.qos <= 1:
-            self._incoming.append(Incoming(topic, bytes(message.payload), message.mid))
+            self._incoming.append(Incoming(topic, bytes(message.payload), message.mid, message.retain))
             self._arrived.set()
             if len(self._incoming) > OVERFLOW:  # they come again, and we have time for them meanwhile
                 self._lose(BrokerUnavailable("more confirmations than can be read"))

@@ -79,8 +79,8 @@ class Way:
 class Proxy:
     """One listener, any number of connections. While ``refusing``, whoever connects is reset at once."""
 
-    def __init__(self, target_port: int, target: str = "127.0.0.1") -> None:
-        self.port = 0
+    def __init__(self, target_port: int, target: str = "127.0.0.1", port: int = 0) -> None:
+        self.port = port
         self.out, self.back = Way(), Way()
         self.refusing = False
         self.connections = 0
@@ -89,7 +89,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

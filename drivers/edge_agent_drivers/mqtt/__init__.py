@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
 
 if TYPE_CHECKING:
-    from edge_agent_drivers.mqtt.config import MqttDeviceSettings
+    from edge_agent_drivers.mqtt.config import MqttSettings
 
 
-def _settings() -> type[MqttDeviceSettings]:
-    from edge_agent_drivers.mqtt.config import MqttDeviceSettings
+def _settings() -> type[MqttSettings]:
+    from edge_agent_drivers.mqtt.config import MqttSettings
 
-    return MqttDeviceSettings
+    return MqttSettings
 
 
 def _describe(device: str, settings: Any) -> Shape:
@@ -26,9 +26,9 @@ def _describe(device: str, settings: Any) -> Shape:
 
 
 def _create(device: str, settings: Any) -> Driver:
-    from edge_agent_drivers.mqtt.driver import MqttDeviceDriver
+    from edge_agent_drivers.mqtt.driver import MqttDriver
 
-    return MqttDeviceDriver(device, settings)
+    return MqttDriver(device, settings)
 
 
 SPEC = DriverSpec("mqtt", Cadence.EVENT, _settings, _describe, _create)

@@ -1,0 +1,140 @@
+"""A message's bytes to values and back to nothing else. Pure: no I/O, no clock.
+
+A value of another type than the tag says is None, with what it was as its status; a number in quotes is a number, as
+many devices write them so. NaN and infinity are no JSON and no number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from edge_agent.model import Value
+
+MAX_DEPTH = 64
+_EXACT = 2**53
+_MISSING = object()
+
+
+class NotText(ValueError):
+    """The message is no text."""
+
+
+class Message(NamedTuple):
+    """A message as it was written, and as JSON; what is no JSON is its own text."""
+
+    text: str
+    value: Any
+
+
+def parse(payload: bytes) -> Message:
+    """The message. Raises NotText."""
+    try:
+        text = payload.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NotText("the message is not UTF-8") from error
+    try:
+        return Message(text, json.loads(text, parse_constant=_no_number))
+    except (ValueError, RecursionError):
+        return Message(text, text)
+
+
+def _no_number(name: str) -> None:
+    """NaN, Infinity: no JSON; a value of them is none."""
+    return
+
+
+def at_pointer(message: Any, path: str) -> Any:
+    """What stands at a JSON Pointer (RFC 6901); _MISSING when nothing does."""
+    for step in path.split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(message, dict) and key in message:
+            message = message[key]
+        elif isinstance(message, list) and key.isascii() and key.isdigit() and int(key) < len(message):
+            message = message[int(key)]
+        else:
+            return _MISSING
+    return message
+
+
+def value_of(message: Message, path: str, kind: str) -> tuple[Value, str]:
+    """The value at ``path`` as ``kind``, and why there is none ("" if there is)."""
+    found = at_pointer(message.value, path)
+    if found is _MISSING:
+        return None, "not in the message"
+    if found is None:
+        return None, "no value"
+    if kind == "string":
+        if not path and not isinstance(found, str):
+            return message.text, ""  # 5.20 stays 5.20
+        if isinstance(found, int) and not isinstance(found, bool):
+            return str(found), ""  # a serial that somebody took for a number; a float would not come back as written
+        return (found, "") if isinstance(found, str) else (None, "not text")
+    if kind == "bool":
+        truths = {"true": True, "false": False, "1": True, "0": False, "on": True, "off": False}
+        said = found if isinstance(found, bool) else truths.get(str(found).lower())
+        return (said, "") if said is not None else (None, "not a bool")
+    if kind == "object":
+        return (found, "") if isinstance(found, dict | list) and _shallow(found) else (None, "not an object")
+    return _number(found, kind)
+
+
+def _number(found: Any, kind: str) -> tuple[Value, str]:
+    if isinstance(found, str):
+        try:
+            found = json.loads(found.strip(), parse_constant=_no_number)
+        except ValueError:
+            return None, "not a number"
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None, "not a number"
+    if kind == "int64":
+        if found != found or abs(found) >= 2**63 or found != int(found):
+            return None, "not a whole number"
+        whole = int(found)
+        return (whole if abs(whole) <= _EXACT else str(whole)), ""
+    try:
+        number = float(found)
+    except OverflowError:
+        return None, "not a number"
+    return (number, "") if math.isfinite(number) else (None, "not a number")
+
+
+def _shallow(found: Any, depth: int = 0) -> bool:
+    if depth > MAX_DEPTH:
+        return False
+    inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+    return all(_shallow(one, depth + 1) for one in inner)
+
+
+def instant_of(found: Any) -> int | None:
+    """UTC ns of an ISO 8601 text with its offset, or of a Unix time; s, ms, µs and ns are told by their size."""
+    if isinstance(found, str):
+        try:
+            at = datetime.fromisoformat(found)
+        except ValueError:
+            return None
+        if at.tzinfo is None:
+            return None  # local time of somebody else's clock: not guessed
+        since = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+        return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e20:
+        return None
+    for limit, factor in ((1e11, 10**9), (1e14, 10**6), (1e17, 10**3)):
+        if found < limit:  # 1e11 s is the year 5138
+            return round(found * factor)
+    return int(found)
+
+
+def matches(topic: str, pattern: str) -> bool:
+    """Whether a topic falls under a filter with + and # (MQTT 5, 4.7)."""
+    if topic.startswith("$"):
+        return False
+    wanted, given = pattern.split("/"), topic.split("/")
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if index >= len(given) or level not in ("+", given[index]):
+            return False
+    return len(wanted) == len(given)
