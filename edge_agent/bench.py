@@ -110,10 +110,11 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a byte stream gave at one moment."""
+    """What a byte stream gave without a pause."""
 
     after_s: float  # since listening began
     data: bytes
+    lasted_s: float = 0.0
     error: str = ""  # characters came damaged, or the port was lost; then ``data`` is empty
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
 
 if TYPE_CHECKING:
+    from edge_agent.bench import Bench
     from edge_agent_drivers.scanner.config import ScannerSettings
 
 
@@ -28,4 +29,10 @@ def _create(device: str, settings: Any) -> Driver:
     return ScannerDriver(device, settings)
 
 
-SPEC = DriverSpec("scanner", Cadence.EVENT, _settings, _describe, _create)
+def _bench() -> Bench:
+    from edge_agent_drivers.scanner.bench import bench
+
+    return bench()
+
+
+SPEC = DriverSpec("scanner", Cadence.EVENT, _settings, _describe, _create, _bench)

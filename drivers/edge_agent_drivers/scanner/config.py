@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edge_agent.driver import Duration, Settings, Shape
+from edge_agent.model import Tag
 from edge_agent_drivers.scanner.profiles import PROFILES, Profile, ProfileName
 from edge_agent_drivers.stream.settings import StreamSettings, shape_port
 
@@ -155,5 +156,5 @@ class ScannerSettings(StreamSettings):
 
 def describe(device: str, settings: ScannerSettings) -> Shape:
     """A reader yields scans; its trigger is writable where the profile or the config has a command for it."""
-    writable = frozenset({TRIGGER} if settings.command_on else ())
-    return Shape(scans=True, writable=writable, port=shape_port(settings))
+    written = {TRIGGER: Tag(TRIGGER, "bool")} if settings.command_on else {}
+    return Shape(scans=True, writable=frozenset(written), written=written, port=shape_port(settings))
