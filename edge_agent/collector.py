@@ -118,7 +118,8 @@ class Collector:
 
     def watched(self, names: Sequence[str] = (), change: int = 0, scan: int = 0) -> dict[str, Any]:
         """The status, and the newest values and scans; see :meth:`Traffic.watched`."""
-        return self.status() | self._traffic.watched(clock.now(), names, change, scan)
+        unread = [name for name, group in self.shape.groups.items() if group.tagset.source not in self._traffic.latest]
+        return self.status() | {"unread": unread} | self._traffic.watched(clock.now(), names, change, scan)
 
     def latest(self, tag: str) -> tuple[Sample, int] | None:
         """The newest sample of the tag's group, and the tag's index in it; None if it was not read."""

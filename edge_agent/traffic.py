@@ -150,6 +150,7 @@ class Traffic:
             "values": {group: tags for group, tags in values.items() if tags},
             "changes": changes,
             "change": self._changes.total,
+            "missed": max(0, self._changes.newest[0][0] - 1 - change) if self._changes.newest else 0,
             "scan": self.scans,
             "scanned": [{"n": n} | _told(one) for n, one in self._last_scans if n > scan],
         }
@@ -175,11 +176,11 @@ class _Changes:
 
 
 def wanted_of(sample: Sample, wanted: frozenset[str]) -> Sequence[int]:
-    """The indexes of the sample's tags that are wanted by their own or their group's name."""
-    tags = sample.tagset.tags
-    if not wanted or sample.tagset.group in wanted:
+    """The indexes of the sample's tags that are wanted: by the name of the tag or its group, or as "group.tag"."""
+    tags, group = sample.tagset.tags, sample.tagset.group
+    if not wanted or group in wanted:
         return range(len(tags))
-    return [index for index, tag in enumerate(tags) if tag.name in wanted]
+    return [index for index, tag in enumerate(tags) if tag.name in wanted or f"{group}.{tag.name}" in wanted]
 
 
 def tag_value(sample: Sample, index: int) -> dict[str, Any]:

@@ -41,7 +41,8 @@ from edge_agent.i18n import _
 
 VERBS = (
     "run", "check", "status", "trace", "unbound", "bind", "rebind", "unbind", "findings", "hold", "release", "holds",
-    "gate", "report", "listen", "demo", "buffer", "route", "deadletter", "labels", "map", "schema", "version",
+    "gate", "watch", "write", "report", "listen", "demo", "buffer", "route", "deadletter", "labels", "map", "devices",
+    "probe", "schema", "version",
 )  # fmt: skip
 DEFAULT_CONFIG = Path("/etc/edge-agent/config.yaml")
 

@@ -184,11 +184,16 @@ def _word_for(about: str) -> str:
 
 def _show_devices(out: Console, devices: dict[str, Any]) -> None:
     rows = table(
-        _("DEVICE"), _("DRIVER"), _("STATE"), _("SINCE"), _("SAMPLES"), _("SCANS"), _("REJECTED"), _("RECONNECTS")
-    )
+        _("DEVICE"), _("DRIVER"), _("STATE"), _("SINCE"), _("SAMPLES"), _("PER SECOND"), _("SCANS"), _("ROUND TRIP"),
+        _("ERRORS"),
+    )  # fmt: skip
     for name, device in devices.items():
-        numbers = [str(device.get(key, 0)) for key in ("samples", "scans", "rejected", "reconnects")]
-        add_row(rows, name, device["driver"], _state(device["state"]), _ago(device["since_ns"]), *numbers)
+        rate, trip = device.get("rates", {}).get("samples_per_s", 0), device.get("round_trip")
+        numbers = [str(device.get("samples", 0)), f"{rate:.1f}" if rate else "–", str(device.get("scans", 0))]
+        times = f"{trip['mean_ms']:.1f} / {trip['p95_ms']:.1f} ms" if trip else "–"
+        errors = _(", ").join(f"{_(kind)} {count}" for kind, count in device.get("errors", {}).items()) or "–"
+        state = _state(device["state"])
+        add_row(rows, name, device["driver"], state, _ago(device["since_ns"]), *numbers, times, errors)
     out.print(rows)
     for name, device in devices.items():
         if device.get("no_value"):

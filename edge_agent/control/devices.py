@@ -59,7 +59,7 @@ class DeviceVerbs:
         return collector.watched([str(name) for name in names], _number(request, "change"), _number(request, "scan"))
 
     async def device_write(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-        """Write a tag: {device, tag, value: as typed, reason, force}."""
+        """Write a tag: {device, tag, value: as typed, reason, force, check: only say what would be done}."""
         collector = self._collector(request)
         tag, text, reason = str(request.get("tag")), str(request.get("value")), _reason(request)
         force = bool(request.get("force"))
@@ -71,6 +71,8 @@ class DeviceVerbs:
         new = {"device": collector.name, "tag": tag, "value": value} | ({"forced": True} if owner else {})
         latest = collector.latest(tag)
         old = None if latest is None else {"device": collector.name} | tag_value(*latest)
+        if request.get("check"):
+            return {"device": collector.name, "tag": tag, "old": old, "new": value}
         asked = self._audit(who, "write", reason, {"old": old, "new": new} if old else {"new": new})
         await self._buffer.committed(asked)
         try:
@@ -99,10 +101,11 @@ class DeviceVerbs:
 
 def must_know(device: str, shape: Shape, names: Sequence[Any]) -> None:
     """Raises Refused for a name that is neither a group nor a tag of the device that is read."""
-    known = {tag.name for group in shape.groups.values() for tag in group.tagset.tags} | shape.groups.keys()
+    full = [f"{group.tagset.group}.{tag.name}" for group in shape.groups.values() for tag in group.tagset.tags]
+    known = {*shape.groups, *full, *(name.rpartition(".")[2] for name in full)}
     for name in names:
         if name not in known:
-            hint = f"{device} has: {', '.join([*shape.groups, *sorted(known - shape.groups.keys())][:20])}"
+            hint = f"{device} has: {', '.join([*shape.groups, *full][:20])}"
             raise Refused(f"{device} reads no group or tag named {name}", hint=hint)
 
 

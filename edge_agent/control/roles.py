@@ -38,15 +38,16 @@ class RoleRefused(EdgeAgentError):
 
 
 class Roles:
-    """See the module docstring. ``groups``: role -> names of groups."""
+    """See the module docstring. ``groups``: role -> names of groups; ``agent_uid``: the agent's user, if not ours."""
 
-    def __init__(self, groups: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, groups: Mapping[str, Iterable[str]], agent_uid: int | None = None) -> None:
+        self._agent_uid = os.geteuid() if agent_uid is None else agent_uid
         self._names = {role: tuple(groups.get(role, ())) for role in GRANTED}
         self._gids = {role: frozenset(_numbers(names)) for role, names in self._names.items()}
 
     def of(self, caller: Caller) -> frozenset[Role]:
         """The caller's roles."""
-        if caller.uid in (0, os.geteuid()):
+        if caller.uid in (0, self._agent_uid):
             return frozenset(("viewer", *GRANTED))
         held = [role for role in GRANTED if caller.groups & self._gids[role]]
         return frozenset(("viewer", *(GRANTED if "admin" in held else held)))
