@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from edge_agent.driver import Duration, GroupSettings, Settings, Shape, TagName, TagSettings, poll_shape
-from edge_agent.model import type_names
+from edge_agent.model import scalar_names, type_names
 from edge_agent_drivers.opcua.nodeid import NodeName, parse_node
 from edge_agent_drivers.opcua.security_settings import SecuritySettings
 
@@ -70,7 +70,7 @@ class OpcuaTag(TagSettings):
     @classmethod
     def _is_type(cls, text: str) -> str:
         if text not in type_names:
-            raise ValueError(f"{text!r} is no type; write one of {', '.join(type_names[: len(type_names) // 2])}, or []")
+            raise ValueError(f"{text!r} is no type; write one of {', '.join(scalar_names)}; float64[] is an array")
         return text
 
     @property
@@ -155,7 +155,6 @@ def describe(device: str, settings: OpcuaSettings) -> Shape:
     """The groups and writable tags of this device. Raises ValueError, see :func:`poll_shape`."""
     shape = poll_shape(device, settings.groups, settings.tags, lambda tag: tag.type)
     groups = {
-        name: replace(group, spoken=settings.groups[name].subscribe is not None)
-        for name, group in shape.groups.items()
+        name: replace(group, spoken=settings.groups[name].subscribe is not None) for name, group in shape.groups.items()
     }
     return replace(shape, groups=groups)
