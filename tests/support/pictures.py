@@ -88,8 +88,8 @@ def _paste(ground: Picture, code: Picture, label: Label) -> None:
 
 @cache
 def png_of(content: str | bytes, format: str = "datamatrix") -> bytes:
-    """A small picture of one code, as a PNG file."""
-    image = scene(Label(content, format, at=(60, 60)), size=(400, 300))
+    """A small, clean picture of one code, as a PNG file of some hundred bytes."""
+    image = symbol(Label(content, format))
     return cv2.imencode(".png", image)[1].tobytes()
 
 

@@ -122,8 +122,10 @@ class CameraSettings(Settings):
         description="[x, y, width, height] in pixels, or in percent of the picture: look only there, many times faster",
     )
     inverted: bool = Field(default=False, description="look for light codes on dark too; takes up to twice as long")
-    second_try: bool = Field(
-        default=False, description="what is not found is looked for by pyzbar: some blurred linear codes; slow"
+    second_try: bool | None = Field(
+        default=None,
+        description="look with pyzbar for linear codes that were not found: it reads blurred ones; slow. Default: for "
+        "triggered pictures and those of a folder",
     )
     expect: int | None = Field(
         default=None, ge=1, le=100, description="codes in a picture; one with more or fewer gives none of them"
@@ -145,6 +147,12 @@ class CameraSettings(Settings):
     photos: PhotoSettings | None = Field(default=None, description="keep the picture of each result")
     groups: dict[TagName, CameraGroup] = Field(default={}, description="what else is said of a picture")
     tags: dict[TagName, CameraTag] = Field(default={}, description="only written: trigger, exposure, gain")
+
+    @property
+    def tries_again(self) -> bool:
+        """Whether pyzbar is the second try."""
+        each_is_asked_for = self.kind == "folder" or self.mode == "triggered"
+        return each_is_asked_for if self.second_try is None else self.second_try
 
     @property
     def kind(self) -> Literal["device", "stream", "folder"]:

@@ -21,6 +21,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 cv2.setNumThreads(1)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # again: somebody else may have loaded it first
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 """Rows, columns and, in colour, blue, green, red."""
