@@ -68,6 +68,7 @@ STATES = (
     "serial", "lot", "package", "part_number", "carrier",  # what is on hold
     "inbound",
     "permit", "block", "live", "cached", "policy", "override",
+    "unavailable", "rejected", "flood",  # errors of a device, beside "lost", "refused" and "isolated"
 )  # fmt: skip
 
 
