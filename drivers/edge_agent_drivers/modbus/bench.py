@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -53,7 +52,7 @@ def bench() -> Bench:
 async def scan(where: Where) -> AsyncIterator[Found]:
     """Who answers Modbus there, as they are found.
 
-    Raises DeviceUnavailable (or DeviceRefused) for a line on which nobody answers, and for a host that was the only one.
+    Raises DeviceUnavailable or DeviceRefused for a line on which nobody answers, and for a host that is the only one.
     """
     silent: list[DriverError] = []
     async for found in _on_hosts(where, silent):
@@ -69,27 +68,29 @@ async def scan(where: Where) -> AsyncIterator[Found]:
 
 
 async def _on_hosts(where: Where, silent: list[DriverError]) -> AsyncIterator[Found]:
-    """The devices on all hosts, whoever answers first; ``silent`` gets why the others did not."""
-    waiting = deque(where.addresses(DEFAULT_PORT))
-    running: set[asyncio.Task[list[Found]]] = set()
+    """The devices on all hosts, in the order of these, so that a list is the same again; ``silent`` gets why the others
+    did not answer."""
+    turn = asyncio.Semaphore(CONNECTS)
+
+    async def look(host: str, port: int) -> list[Found]:
+        async with turn:
+            return await _on_host(host, port, where, silent)
+
+    tasks = [asyncio.create_task(look(host, port)) for host, port in where.addresses(DEFAULT_PORT)]
     try:
-        while waiting or running:
-            while waiting and len(running) < CONNECTS:
-                running.add(asyncio.create_task(_on_host(*waiting.popleft(), where, silent)))
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                for found in task.result():
-                    yield found
+        for task in tasks:
+            for found in await task:
+                yield found
     finally:
-        for task in running:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]) -> list[Found]:
     """The devices on one host."""
     at = f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
-    asker = Asker(Port(at, StreamSettings(port=at)), "mbap", where.timeout_s)
+    asker = Asker(Port("modbus", StreamSettings(port=at)), "mbap", where.timeout_s)
     try:
         await asker.open()
         devices, gateway = await _units_of_host(asker, where.units)
@@ -98,7 +99,7 @@ async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]
             section = {"driver": "modbus", "connection": at, "unit_id": unit_id}
             found.append(await _described(asker, at, unit_id, section, beside))
     except TimeoutError:
-        silent.append(DeviceUnavailable(host, f"{at}: no answer", hint=f"ping {host}; is it on, and in this network?"))
+        silent.append(DeviceUnavailable("modbus", f"{at}: no answer", hint=f"ping {host}; is it on, and in this network?"))
         return []
     except DriverError as error:
         silent.append(error)
@@ -153,8 +154,8 @@ class _Try(NamedTuple):
             settings = StreamSettings(port=port, **its.model_dump())
         except ValueError as error:
             what = f"{port}: is no serial port"
-            raise DeviceRefused(port, what, hint="write /dev/serial/by-id/usb-… or usb:VID:PID:SERIAL") from error
-        return Asker(Port(port, settings), self.framing, timeout_s, its.character_s)
+            raise DeviceRefused("modbus", what, hint="write /dev/serial/by-id/usb-… or usb:VID:PID:SERIAL") from error
+        return Asker(Port("modbus", settings), self.framing, timeout_s, its.character_s)
 
     def __str__(self) -> str:
         return f"{self.framing.upper()} {self.serial.terms}"
@@ -223,7 +224,7 @@ def _nobody(port: str, units: Sequence[int], noisy: Sequence[str], echo: bool) -
         hint = "the adapter hears itself, so it sends: are A and B swapped, is the device on, is its unit id another?"
     else:
         hint = "are A and B swapped, is the device on? Give its unit id with --unit, and a slow one --timeout 2"
-    return DeviceUnavailable(port, what, hint=hint)
+    return DeviceUnavailable("modbus", what, hint=hint)
 
 
 # --- who it is -----------------------------------------------------------------------------------------------------

@@ -30,7 +30,6 @@ from edge_agent_drivers.modbus.driver import ModbusDriver
 from edge_agent_drivers.modbus.link import EXCEPTIONS
 
 TEXT_WORDS = 8
-BITS = 16  # shown of a bit table, from the address on
 ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
 ORDERS_OF_WORD = ("ABCD", "BADC")
 TYPES = ("int16", "uint16", "bcd16", "int32", "uint32", "bcd32", "float32", "int64", "uint64", "float64")
@@ -47,7 +46,7 @@ async def probe(settings: ModbusSettings, address: str) -> Sequence[Guess]:
     for index, tag in enumerate(tags):
         groups.setdefault(f"at_{tag.place.number}_{tag.words}", {})[f"way_{index}"] = tag
     sections = {name: GroupSettings[ModbusTag](on_trigger=True, tags=group) for name, group in groups.items()}
-    driver = ModbusDriver(settings.connection, settings.model_copy(update={"groups": sections, "tags": {}}))
+    driver = ModbusDriver("modbus", settings.model_copy(update={"groups": sections, "tags": {}}))
     read: dict[str, tuple[Any, str]] = {}
     try:
         await driver.open()
@@ -59,7 +58,7 @@ async def probe(settings: ModbusSettings, address: str) -> Sequence[Guess]:
 
 
 def understood(text: str) -> Address:
-    """The address meant: ``holding:100``, the bare number 100, or as in manuals 40101 and 4x101. Raises DeviceRefused."""
+    """The address meant: ``holding:100``, the number 100, or 40101 and 4x101 as in manuals. Raises DeviceRefused."""
     spelled = text.strip()
     if match := _NUMBERED.fullmatch(spelled):
         digit, number = match[1] or match[3], int(match[2] or match[4])

@@ -1,0 +1,286 @@
+"""`edge-agent devices`: find what is plugged in, and what answers where it was told to look.
+
+Every installed driver that can scan is asked, one after the other, since two of them on one serial port would hear each
+other. Nothing is asked that was not named: without --subnet, --host or --port only what is plugged into this PC. Public
+addresses are refused unless --anywhere says that they are meant: a wrong digit must not probe a stranger.
+
+A driver whose library is missing, or whose scan fails, is a line among the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge_agent.cli import ExitCode, Globals, UsageProblem
+from edge_agent.cli.output import AsJson, console, emit_json, say
+from edge_agent.errors import DriverError, EdgeAgentError
+from edge_agent.i18n import _, explain, ngettext, translate
+
+if TYPE_CHECKING:
+    from edge_agent.bench import Found, Where
+
+MAX_ADDRESSES = 1024
+MAX_UNIT = 255
+_RANGE = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?")
+
+command = typer.Typer(add_completion=False, no_args_is_help=True, help=_("Find devices."))
+
+
+@command.callback()
+def _group() -> None:
+    """So that `scan` is a verb of its own."""
+
+
+@dataclass(slots=True)
+class _Result:
+    """What all scans gave so far."""
+
+    found: list[Found] = field(default_factory=list)
+    problems: list[dict[str, str]] = field(default_factory=list)
+    added: dict[str, str] = field(default_factory=dict)  # name → lines
+
+
+@command.command(
+    help=_("Find what is plugged into this PC, and what answers on hosts and serial ports that are named.")
+)
+def scan(
+    ctx: typer.Context,
+    subnet: Annotated[
+        list[str] | None, typer.Option("--subnet", metavar="NET", help=_("ask every address of it: 192.168.1.0/24"))
+    ] = None,
+    host: Annotated[
+        list[str] | None, typer.Option("--host", metavar="HOST", help=_("ask this host; HOST:PORT for an unusual port"))
+    ] = None,
+    port: Annotated[
+        list[str] | None, typer.Option("--port", metavar="PORT", help=_("speak to this serial port: /dev/ttyUSB0"))
+    ] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option("--unit", metavar="IDS", help=_("Modbus unit ids to ask: 1-10,17"))
+    ] = None,
+    driver: Annotated[
+        list[str] | None, typer.Option("--driver", metavar="NAME", help=_("only this driver's devices"))
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", min=0.05, max=10, help=_("seconds to wait for one answer"))
+    ] = 0.5,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help=_("also addresses that are not private"))] = False,
+    add: Annotated[
+        list[str] | None,
+        typer.Option("--add", metavar="N=NAME", help=_("write number N of the list to the configuration, as NAME")),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Exit 1 if nothing was found."""
+    from edge_agent.bench import Where
+
+    wanted = dict(_wanted(text) for text in add or ())
+    hosts = (*_expanded(subnet or (), anywhere), *_judged(host or (), anywhere))
+    places = [Where(hosts=hosts)] if hosts else []
+    places += [Where(ports=(_port(one),)) for one in port or ()]
+    units = _units(unit or ())
+    places = [replace(place, units=units, timeout_s=timeout) for place in places or [Where()]]
+    result = _Result()
+    asyncio.run(_scan(places, driver or (), result, None if as_json else wanted))
+    for number, name in wanted.items():
+        _add(Globals.of(ctx).config, result, number, name)
+    if as_json:
+        emit_json(_described(result))
+    else:
+        _show_end(result)
+    if not result.found:
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+# --- where to look -------------------------------------------------------------------------------------------------
+
+
+def _expanded(subnets: Sequence[str], anywhere: bool) -> list[str]:
+    """The addresses of subnets. Raises UsageProblem for what is none, is too large, or is not ours."""
+    hosts: list[str] = []
+    for text in subnets:
+        try:
+            net = ipaddress.ip_network(text, strict=False)
+        except ValueError as error:
+            hint = _("write 192.168.1.0/24, or one address with --host")
+            raise UsageProblem(_("{net!r} is no subnet").format(net=text), hint=hint) from error
+        if len(hosts) + net.num_addresses > MAX_ADDRESSES + 2:
+            what = _("{net} has more than {limit} addresses").format(net=text, limit=MAX_ADDRESSES)
+            raise UsageProblem(what, hint=_("scan it in parts of /22 or smaller"))
+        _refuse_public(text, [net.network_address, net.broadcast_address], anywhere)
+        hosts += map(str, net.hosts())
+    return hosts
+
+
+def _judged(hosts: Sequence[str], anywhere: bool) -> list[str]:
+    """Hosts as they were named, if they lie in a network of ours."""
+    from edge_agent.bench import Where
+
+    try:
+        parts = Where(hosts=tuple(hosts)).addresses(1)
+    except ValueError as error:
+        raise UsageProblem(_("{host!r} is no host").format(host=" ".join(hosts)), hint=_host_hint()) from error
+    for text, (name, _port_number) in zip(hosts, parts, strict=True):
+        try:
+            found = {entry[4][0] for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+        except (OSError, UnicodeError) as error:
+            raise UsageProblem(_("no such host: {host}").format(host=text), hint=_host_hint()) from error
+        _refuse_public(text, [ipaddress.ip_address(str(one).partition("%")[0]) for one in found], anywhere)
+    return list(hosts)
+
+
+def _host_hint() -> str:
+    return _("write an IP address, a name that is known, or HOST:PORT")
+
+
+def _refuse_public(
+    text: str, addresses: Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address], anywhere: bool
+) -> None:
+    ours = all(one.is_private or one.is_loopback or one.is_link_local for one in addresses)
+    if not ours and not anywhere:
+        what = _("{net} is not in a private network").format(net=text)
+        raise UsageProblem(what, hint=_("is it right? If these are your own devices, add --anywhere"))
+
+
+def _units(texts: Sequence[str]) -> tuple[int, ...]:
+    """The unit ids of ``1-10,17``, each once."""
+    units: dict[int, None] = {}
+    for part in ",".join(texts).split(",") if texts else ():
+        match = _RANGE.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= MAX_UNIT:
+            what = _("{text!r} are no unit ids").format(text=part)
+            raise UsageProblem(what, hint=_("write numbers from 0 to 255: --unit 1-10,17"))
+        units |= dict.fromkeys(range(first, last + 1))
+    return tuple(units)
+
+
+def _port(text: str) -> str:
+    if not text.startswith(("/", "usb:")):
+        hint = _("write /dev/serial/by-id/…, /dev/ttyUSB0 or usb:VID:PID; a serial server is a --host")
+        raise UsageProblem(_("{port!r} is no serial port").format(port=text), hint=hint)
+    return text
+
+
+# --- asking --------------------------------------------------------------------------------------------------------
+
+
+async def _scan(places: Sequence[Where], only: Sequence[str], result: _Result, shown: dict[int, str] | None) -> None:
+    """Ask every driver about every place. With ``shown`` each device is printed when it is found."""
+    from edge_agent.driver import driver_names, load_driver
+
+    seen = set()
+    for name in only or driver_names():
+        try:
+            bench = load_driver(name).bench
+            scanner = bench().scan if bench is not None else None
+        except ImportError as error:
+            _note(result, name, "", _("cannot be loaded: {why}").format(why=error), shown is not None)
+            continue
+        if scanner is None:
+            if only:
+                _note(result, name, "", _("this driver has no scan"), shown is not None)
+            continue
+        for place in places:
+            _progress(name, place)
+            async for found in _devices(name, scanner(place), place, result, shown is not None):
+                key = (found.driver, found.where, repr(found.section))
+                if key not in seen:
+                    seen.add(key)
+                    result.found.append(found)
+                    if shown is not None:
+                        _show(len(result.found), found, shown.get(len(result.found), ""))
+
+
+async def _devices(
+    name: str, scan: AsyncIterator[Found], place: Where, result: _Result, show: bool
+) -> AsyncIterator[Found]:
+    """What one scan finds; its failure is a note."""
+    where = " ".join(place.ports) or (place.hosts[0] if len(place.hosts) == 1 else "")
+    try:
+        async with aclosing(scan) as each:  # type: ignore[type-var]  # a driver's scan is an async generator
+            async for found in each:
+                yield found
+    except DriverError as error:
+        _note(result, name, where, explain(error), show)
+    except (EdgeAgentError, ImportError, OSError, ValueError) as error:
+        what = explain(error) if isinstance(error, EdgeAgentError) else f"{type(error).__name__}: {error}"
+        _note(result, name, where, what, show)
+
+
+def _note(result: _Result, driver: str, where: str, what: str, show: bool) -> None:
+    result.problems.append({"driver": driver, "where": where, "what": what})
+    if show:
+        typer.echo(f"{driver}: {what}", err=True)
+
+
+def _progress(driver: str, place: Where) -> None:
+    """On stderr, so that neither a pipe nor JSON sees it."""
+    if place.ports:
+        text = _("{driver}: asking on {port} …").format(driver=driver, port=place.ports[0])
+    elif place.hosts:
+        count = len(place.hosts)
+        text = ngettext("{driver}: asking {count} address …", "{driver}: asking {count} addresses …", count)
+        text = text.format(driver=driver, count=count)
+    else:
+        text = _("{driver}: looking at what is plugged in …").format(driver=driver)
+    typer.echo(text, err=True)
+
+
+# --- the configuration, and people ---------------------------------------------------------------------------------
+
+
+def _wanted(text: str) -> tuple[int, str]:
+    number, equals, name = text.partition("=")
+    if not equals or not number.isdecimal() or not name:
+        hint = _("write the number of the list and a name: --add 2=press")
+        raise UsageProblem(_("--add {text}: is not understood").format(text=text), hint=hint)
+    return int(number), name
+
+
+def _add(path: Path, result: _Result, number: int, name: str) -> None:
+    """Append one found device to the file. Raises ConfigError, and UsageProblem for what is not in the list."""
+    from edge_agent.config.edit import append_device
+
+    if not 1 <= number <= len(result.found) or not result.found[number - 1].section:
+        what = _("--add {number}={name}: no device has this number").format(number=number, name=name)
+        raise UsageProblem(what, hint=_("run the scan without --add and look at its numbers"))
+    result.added[name] = append_device(path, name, result.found[number - 1].section)
+
+
+def _described(result: _Result) -> dict[str, Any]:
+    found = [{"number": number, **asdict(one)} for number, one in enumerate(result.found, 1)]
+    return {"found": found, "problems": result.problems, "added": result.added}
+
+
+def _show(number: int, found: Found, name: str) -> None:
+    from edge_agent.config.render import as_yaml
+
+    out = console()
+    say(out, f"{number:>3}  ", "bold", end="")
+    say(out, f"{found.driver}  {found.where}")
+    say(out, f"     {translate(found.what)}")
+    if found.section:
+        title = name or found.name or f"{found.driver}_{number}"
+        say(out, as_yaml({title: found.section}, 7), "dim")
+
+
+def _show_end(result: _Result) -> None:
+    out = console()
+    count = len(result.found)
+    say(out, ngettext("{count} device found", "{count} devices found", count).format(count=count), "bold")
+    for name, lines in result.added.items():
+        say(out, _("added to the configuration as {name}:").format(name=name))
+        say(out, lines)
+    if any(found.section for found in result.found) and not result.added:
+        hint = _("put a section under devices:, or run this again with --add NUMBER=NAME")
+        say(out, f"  → {hint}")
