@@ -48,7 +48,7 @@ def found_in(port: Plugged) -> Found:
     maker = " ".join(filter(None, (port.vendor, port.product))) or f"USB {port.vendor_id}:{port.product_id}"
     if not port.is_usb:
         what = "serial port of this PC" if port.path.startswith("/dev/tty") else f"link to {port.path}"
-        return Found("", port.name, f"{what}; edge-agent listen-serial {port.name} tells what is behind it", {})
+        return Found("serial", port.name, f"{what}; edge-agent listen-serial {port.name} tells what is behind it", {})
     name = re.sub(r"\W+", "_", port.product.lower()).strip("_")[:30]
     if profile := _profile(port):
         section = {"driver": "scanner", "port": port.name, "profile": profile}
@@ -58,7 +58,7 @@ def found_in(port: Plugged) -> Found:
         return Found("instrument", port.name, f"instrument: {maker}", section, name or "gauge")
     kind = "adapter" if port.vendor_id in _ADAPTERS else "serial device"
     what = f"{kind}: {maker}; edge-agent listen-serial {port.name} tells what is behind it"
-    return Found("", port.name, what, {}, name)
+    return Found("serial", port.name, what, {}, name)
 
 
 def _profile(port: Plugged) -> str:
@@ -70,7 +70,7 @@ def _profile(port: Plugged) -> str:
 async def hear(settings: StreamSettings, sent: bytes, for_s: float) -> AsyncIterator[Heard]:
     """What comes within ``for_s``, told at each pause; a loss of the port is the last. Raises as ``Port.open`` does."""
     loop = asyncio.get_running_loop()
-    port = Port(settings.port, settings)
+    port = Port("port", settings)
     await port.open()
     try:
         began_s, total = loop.time(), 0
