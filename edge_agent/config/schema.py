@@ -69,7 +69,7 @@ def json_schema() -> dict[str, Any]:
     definitions = defs["$defs"]
     for name, model in drivers.items():
         _open(definitions, at[model], "driver", name)
-    described: dict[str, Any] = _as_written(schema | {"title": defs["title"], "$defs": definitions})
+    described: dict[str, Any] = as_written(schema | {"title": defs["title"], "$defs": definitions})
     return described
 
 
@@ -96,13 +96,13 @@ def _open(definitions: dict[str, Any], ref: dict[str, Any], key: str, name: str)
     definition.setdefault("properties", {}).setdefault(key, {"const": name})
 
 
-def _as_written(node: Any) -> Any:
+def as_written(node: Any) -> Any:
     """The schema of what is typed: durations and sizes are texts there, their defaults and patterns too."""
     if isinstance(node, list):
-        return [_as_written(item) for item in node]
+        return [as_written(item) for item in node]
     if not isinstance(node, dict):
         return node
-    node = {key: _as_written(value) for key, value in node.items()}
+    node = {key: as_written(value) for key, value in node.items()}
     pattern = node.get("pattern")
     if isinstance(pattern, str):
         node["pattern"] = pattern.replace("(?P<number>", "(").replace("(?P<unit>", "(")  # editors speak ECMA-262

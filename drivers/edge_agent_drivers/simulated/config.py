@@ -12,10 +12,12 @@ from edge_agent.driver import Duration, GroupSettings, Settings, Shape, TagName,
 class SimulatedTag(TagSettings):
     """A wave between ``low`` and ``high``; ``count`` is an integer that goes up by one each period."""
 
-    wave: Literal["sine", "saw", "square", "count"] = "sine"
-    period: Duration = Field(default=10.0, gt=0)
-    low: float = 0.0
-    high: float = 1.0
+    wave: Literal["sine", "saw", "square", "count"] = Field(
+        default="sine", description="sine, saw: between low and high; square: false, true; count: one more each period"
+    )
+    period: Duration = Field(default=10.0, gt=0, description="of the wave")
+    low: float = Field(default=0.0, description="smallest value")
+    high: float = Field(default=1.0, description="largest value")
 
     @model_validator(mode="after")
     def _spans(self) -> SimulatedTag:
@@ -32,7 +34,7 @@ class SimulatedSettings(Settings):
     """A device that is not there."""
 
     driver: Literal["simulated"] = "simulated"
-    groups: dict[TagName, GroupSettings[SimulatedTag]] = Field(min_length=1)
+    groups: dict[TagName, GroupSettings[SimulatedTag]] = Field(min_length=1, description="tags that are read together")
     tags: dict[TagName, SimulatedTag] = Field(default={}, description="tags that are only written")
 
 
