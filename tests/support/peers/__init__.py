@@ -10,9 +10,11 @@ from support.peers.instrument import InstrumentPeer
 from support.peers.modbus import ModbusPeer
 from support.peers.modbus_rtu import ModbusRtuPeer
 from support.peers.mqtt import MqttPeer
+from support.peers.opcua import OpcuaPeer
 from support.peers.peer import Peer
 from support.peers.rfid import RfidPeer
 from support.peers.scanner import ScannerPeer
+from support.peers.scanner_tcp import ScannerTcpPeer
 from support.peers.sensors import SensorsPeer
 from support.peers.simulated import SimulatedPeer
 
@@ -23,7 +25,9 @@ PEERS: dict[str, type[Peer]] = {
     "modbus-rtu": ModbusRtuPeer,
     "rfid": RfidPeer,
     "mqtt": MqttPeer,
+    "opcua": OpcuaPeer,
     "scanner": ScannerPeer,
+    "scanner-tcp": ScannerTcpPeer,
     "sensors": SensorsPeer,
     "simulated": SimulatedPeer,
 }
