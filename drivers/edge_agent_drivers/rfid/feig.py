@@ -124,8 +124,9 @@ def uids_of(data: bytes) -> list[bytes]:
     if not data:
         raise NotUnderstood("an inventory without its number of transponders")
     count, sets = data[0], data[1:]
-    if kinds := {sets[place] for place in range(0, len(sets), 10)} - {ISO15693}:
-        raise NotUnderstood(f"a transponder of type {min(kinds):02X}, which is not ISO 15693")
+    other = next((kind for kind in sets[::10] if kind != ISO15693), None)  # what follows it stands elsewhere
+    if other is not None:
+        raise NotUnderstood(f"a transponder of type {other:02X}, which is not ISO 15693")
     if len(sets) != 10 * count:
         raise NotUnderstood(f"an inventory of {count} transponders in {len(data)} bytes")
     return [sets[place + 2 : place + 10] for place in range(0, len(sets), 10)]
