@@ -147,6 +147,33 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapCode:
+    """A code that was found in a picture."""
+
+    raw: bytes
+    format: str  # as the config writes it
+    symbology: str  # AIM identifier, "" where the decoder cannot tell
+    decoder: str
+    corners: tuple[tuple[int, int], ...]  # x, y in the picture
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One picture of a camera, and what was made of it."""
+
+    jpeg: bytes  # with the codes and the region marked
+    width: int
+    height: int
+    brightness: float  # 0 to 100
+    sharpness: float  # compare it with the same view only
+    codes: Sequence[SnapCode]
+    took_ms: float  # from opening the camera to its picture
+    tries: Mapping[str, float]  # decoder and how it looked → milliseconds
+    section: Section  # the device's section of the config, with formats and region as they were found
+    section_ms: float  # how long decoding takes with that
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """See the module docstring. ``settings`` is an instance of the driver's settings model."""
 
@@ -155,3 +182,4 @@ class Bench:
     browse: Callable[[Any, str, int], AsyncIterator[Node]] | None = None  # (settings, from node or "", depth)
     trust: Trust | None = None
     listening: Listening | None = None
+    snap: Callable[[Any], Awaitable[Snapshot]] | None = None  # (settings)

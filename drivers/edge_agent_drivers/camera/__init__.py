@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edge_agent.bench import Bench
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
 
 if TYPE_CHECKING:
@@ -31,4 +32,10 @@ def _create(device: str, settings: Any) -> Driver:
     return CameraDriver(device, settings)
 
 
-SPEC = DriverSpec("camera", Cadence.EVENT, _settings, _describe, _create)
+def _bench() -> Bench:
+    from edge_agent_drivers.camera.bench import bench
+
+    return bench()
+
+
+SPEC = DriverSpec("camera", Cadence.EVENT, _settings, _describe, _create, _bench)
