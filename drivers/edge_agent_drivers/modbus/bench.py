@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 from edge_agent.bench import Bench, Found, Where
 from edge_agent.errors import DeviceRefused, DeviceUnavailable, DriverError
 from edge_agent_drivers.modbus.asking import Asker
-from edge_agent_drivers.modbus.connection import Framing, SerialSettings
+from edge_agent_drivers.modbus.config import Table
+from edge_agent_drivers.modbus.connection import SerialSettings
+from edge_agent_drivers.modbus.frames import FRAMINGS, Mbap, Request, identify_request, read_request
 from edge_agent_drivers.modbus.guesses import probe
 from edge_agent_drivers.stream.port import Port
 from edge_agent_drivers.stream.settings import StreamSettings
@@ -33,13 +35,11 @@ NOBODYS_UNIT = 247
 LINE_UNITS = (1, 2, 3)  # asked with every setting
 LINE_UNITS_MORE = tuple(range(1, 11))  # asked once the setting is known
 BAUDS = (9600, 19200, 115200, 38400, 57600, 4800, 2400)
-FORMATS: dict[Framing, tuple[tuple[str, ...], ...]] = {
+FORMATS: dict[str, tuple[tuple[str, ...], ...]] = {
     "rtu": (("8E1", "8N1"), ("8O1", "8N2")),
     "ascii": (("7E1", "8N1"), ("7O1", "7N2")),
 }  # one tuple at all rates, then the next
-TABLES = {"holding": 3, "input": 4, "coil": 1, "discrete": 2}
-_READ_ONE = bytes([3, 0, 0, 0, 1])
-_IDENTIFY = bytes([0x2B, 0x0E, 1, 0])  # the basic objects: vendor, product, revision
+TABLES: tuple[Table, ...] = ("holding", "input", "coil", "discrete")
 _GATEWAY = (10, 11)
 _PARITIES = {"N": "none", "E": "even", "O": "odd"}
 
@@ -90,7 +90,7 @@ async def _on_hosts(where: Where, silent: list[DriverError]) -> AsyncIterator[Fo
 async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]) -> list[Found]:
     """The devices on one host."""
     at = f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
-    asker = Asker(Port("modbus", StreamSettings(port=at)), "mbap", where.timeout_s)
+    asker = Asker(Port("modbus", StreamSettings(port=at)), Mbap(lenient=True), where.timeout_s)
     try:
         await asker.open()
         devices, gateway = await _units_of_host(asker, where.units)
@@ -99,7 +99,9 @@ async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]
             section = {"driver": "modbus", "connection": at, "unit_id": unit_id}
             found.append(await _described(asker, at, unit_id, section, beside))
     except TimeoutError:
-        silent.append(DeviceUnavailable("modbus", f"{at}: no answer", hint=f"ping {host}; is it on, and in this network?"))
+        silent.append(
+            DeviceUnavailable("modbus", f"{at}: no answer", hint=f"ping {host}; is it on, and in this network?")
+        )
         return []
     except DriverError as error:
         silent.append(error)
@@ -122,17 +124,22 @@ async def _units_of_host(asker: Asker, asked: Sequence[int]) -> tuple[list[tuple
     found: list[tuple[int, str]] = []
     gateway = False
     for unit_id in asked or DEFAULT_UNITS:
-        answer = await asker.ask(unit_id, _READ_ONE)
+        answer = await asker.ask(_one(unit_id))
         if answer is not None and not _is_gateway(answer):
             found.append((unit_id, ""))
         gateway = gateway or (answer is not None and _is_gateway(answer))
         if asker.noise:
             break
     if not asked and found:
-        answer = await asker.ask(NOBODYS_UNIT, _READ_ONE)
+        answer = await asker.ask(_one(NOBODYS_UNIT))
         if answer is not None and not _is_gateway(answer):
             return [(found[0][0], "answers to every unit id")], gateway
     return found, gateway
+
+
+def _one(unit_id: int) -> Request:
+    """The gentlest question there is."""
+    return read_request("holding", 0, 1, unit_id)
 
 
 def _is_gateway(answer: bytes) -> bool:
@@ -145,7 +152,7 @@ def _is_gateway(answer: bytes) -> bool:
 class _Try(NamedTuple):
     """One way to set a line."""
 
-    framing: Framing
+    framing: str
     serial: SerialSettings
 
     def asker(self, port: str, timeout_s: float) -> Asker:
@@ -155,7 +162,7 @@ class _Try(NamedTuple):
         except ValueError as error:
             what = f"{port}: is no serial port"
             raise DeviceRefused("modbus", what, hint="write /dev/serial/by-id/usb-… or usb:VID:PID:SERIAL") from error
-        return Asker(Port("modbus", settings), self.framing, timeout_s, its.character_s)
+        return Asker(Port("modbus", settings), FRAMINGS[self.framing](), timeout_s, its.character_s)
 
     def __str__(self) -> str:
         return f"{self.framing.upper()} {self.serial.terms}"
@@ -193,7 +200,7 @@ async def _on_line(port: str, where: Where) -> AsyncIterator[Found]:
 
 async def _first_answer(asker: Asker, units: Sequence[int]) -> int | None:
     for unit_id in units:
-        if unit_id and await asker.ask(unit_id, _READ_ONE) is not None:  # 0 is the broadcast: nobody answers it
+        if unit_id and await asker.ask(_one(unit_id)) is not None:  # 0 is the broadcast: nobody answers it
             return unit_id
     return None
 
@@ -202,7 +209,7 @@ async def _on_known_line(asker: Asker, at: _Try, port: str, units: Sequence[int]
     """All that answer, ``first`` among them, which did."""
     connection = f"{at.framing}://{port}"
     for unit_id in units or LINE_UNITS_MORE:
-        if unit_id and (unit_id == first or await asker.ask(unit_id, _READ_ONE) is not None):
+        if unit_id and (unit_id == first or await asker.ask(_one(unit_id)) is not None):
             section = {
                 "driver": "modbus", "connection": connection, "unit_id": unit_id, "serial": at.serial.model_dump()
             }  # fmt: skip
@@ -232,11 +239,11 @@ def _nobody(port: str, units: Sequence[int], noisy: Sequence[str], echo: bool) -
 
 async def _described(asker: Asker, at: str, unit_id: int, section: dict[str, Any], beside: str) -> Found:
     """The row of a unit that answers: what it says of itself, and which tables it has."""
-    who = _identity(await asker.ask(unit_id, _IDENTIFY))
+    who = _identity(await asker.ask(identify_request(unit_id)))
     tables = []
-    for table, function in TABLES.items():
-        answer = await asker.ask(unit_id, bytes([function, 0, 0, 0, 1]))
-        if answer is None or answer == bytes([function | 0x80, 1]):
+    for table in TABLES:
+        answer = await asker.ask(read_request(table, 0, 1, unit_id))
+        if answer is None or (answer[0] & 0x80 and answer[1] == 1):
             continue
         tables.append(table if not answer[0] & 0x80 else f"{table} (exception {answer[1]} at 0)")
     parts = [f"unit {unit_id}", " ".join(who), ", ".join(tables), beside]

@@ -27,6 +27,7 @@ _ASIDE: dict[int, Table] = {1: "discrete", 2: "coil", 3: "input", 4: "holding"}
 _MBAP = 8  # bytes of the header and the function code
 _LENGTHS = range(3, 255)  # unit id, function code and at least one byte more
 _EXCEPTION = 0x80
+_OBJECTS = 6  # where a device identification says how many objects follow
 _DECODER = DecodePDU(False)
 
 
@@ -40,7 +41,7 @@ class Request(NamedTuple):
     unit_id: int
     pdu: bytes  # function code and data
     begins: bytes  # what a good answer's pdu begins with
-    length: int  # how long that is
+    length: int  # how long that is; 0: as long as it says itself, see objects_length
 
     @property
     def function(self) -> int:
@@ -62,7 +63,7 @@ class Request(NamedTuple):
         """A good answer, or an exception."""
         if pdu[0] == self.function | _EXCEPTION:
             return len(pdu) >= 2
-        return pdu.startswith(self.begins) and len(pdu) == self.length
+        return pdu.startswith(self.begins) and len(pdu) == (self.length or objects_length(pdu))
 
 
 def read_request(table: Table, start: int, count: int, unit_id: int) -> Request:
@@ -71,6 +72,23 @@ def read_request(table: Table, start: int, count: int, unit_id: int) -> Request:
     size = (count + 7) // 8 if function in (1, 2) else 2 * count
     pdu = bytes([function]) + start.to_bytes(2, "big") + count.to_bytes(2, "big")
     return Request(unit_id, pdu, bytes([function, size]), 2 + size)
+
+
+def identify_request(unit_id: int) -> Request:
+    """Who it is: the basic objects of the device identification, function 43/14."""
+    return Request(unit_id, b"\x2b\x0e\x01\x00", b"\x2b\x0e\x01", 0)
+
+
+def objects_length(pdu: bytes) -> int:
+    """How long the answer to :func:`identify_request` is that begins so; 0 when too little of it is there."""
+    if len(pdu) <= _OBJECTS:
+        return 0
+    length = _OBJECTS + 1
+    for _ in range(pdu[_OBJECTS]):
+        if len(pdu) < length + 2:
+            return 0
+        length += 2 + pdu[length + 1]
+    return length
 
 
 def write_request(pdu: ModbusPDU) -> Request:
@@ -128,7 +146,7 @@ class Mbap:
     @staticmethod
     def _fits(request: Request, function: int, length: int) -> bool:
         """A reply to a read may be too short, which is told apart; others have one length."""
-        return request.is_read or function >= _EXCEPTION or length == request.length
+        return request.is_read or function >= _EXCEPTION or length == request.length or not request.length
 
 
 class Rtu:
@@ -147,7 +165,7 @@ class Rtu:
 
     def find(self, stream: bytes, request: Request, number: int) -> tuple[bytes | None, bytes]:
         for start in range(len(stream) - 1):
-            length = _plausible(stream[start : start + 1 + max(2, len(request.begins))], request)
+            length = _plausible(stream[start:], request)
             if not length:
                 continue
             frame = stream[start : start + length + 3]
@@ -158,13 +176,14 @@ class Rtu:
         return None, stream
 
 
-def _plausible(start: bytes, request: Request) -> int:
+def _plausible(stream: bytes, request: Request) -> int:
     """The length of the pdu that begins so; 0 when it cannot answer the request."""
-    if start[0] != request.unit_id:
+    if stream[0] != request.unit_id:
         return 0
-    if start[1] == request.function | _EXCEPTION:
+    if stream[1] == request.function | _EXCEPTION:
         return 2
-    return request.length if request.begins.startswith(start[1:]) else 0
+    fits = request.begins.startswith(stream[1 : 1 + max(1, len(request.begins))])
+    return (request.length or objects_length(stream[1:])) if fits else 0
 
 
 class Ascii:
