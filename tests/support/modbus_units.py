@@ -7,7 +7,7 @@ frames, or behind TLS.
     with ModbusUnits("tls", cert=..., key=...) as server:    # 127.0.0.1:server.port
 
 Unit u has coils and discrete inputs 0-63 (coils off, every third discrete on) and holding and input registers 0-299
-with ``register n == 1000 * u + n``. Other units say nothing, as on a line.
+with ``register n == 1000 * u + n``.
 """
 
 from __future__ import annotations
@@ -97,12 +97,9 @@ async def _serve(kind: str, where: str, cert: str, key: str) -> None:
     if kind == "tls":
         server = ModbusTlsServer(_units(), address=("127.0.0.1", int(where)), certfile=cert, keyfile=key)
     elif over or kind == "tcp":
-        address = ("127.0.0.1", int(where))
-        server = ModbusTcpServer(_units(), framer=framer, address=address, ignore_missing_devices=True)
+        server = ModbusTcpServer(_units(), framer=framer, address=("127.0.0.1", int(where)))
     else:
-        server = ModbusSerialServer(
-            _units(), framer=framer, port=where, baudrate=115200, ignore_missing_devices=True, reconnect_delay=0
-        )
+        server = ModbusSerialServer(_units(), framer=framer, port=where, baudrate=115200, reconnect_delay=0)
     await server.serve_forever(background=True)
     print("ready", flush=True)  # noqa: T201
     await asyncio.to_thread(sys.stdin.read)  # ends with the test, however that ends

@@ -30,6 +30,7 @@ class SerialLine:
         self.port = port
         self.mode = "pass"
         self.far = ""
+        self.dead: set[int] = set()  # unit ids that hear nothing
         self.requests: list[bytes] = []
         self._ascii = ascii_frames
         self._fds: list[int] = []
@@ -83,7 +84,8 @@ class SerialLine:
         self.requests.append(data)
         if self.mode == "echo":
             self.send(data)
-        os.write(far, data)
+        if data[0] not in self.dead:
+            os.write(far, data)
 
     def _on_answer(self, far: int) -> None:
         self._answer += os.read(far, 4096)

@@ -128,6 +128,9 @@ class Bus:
         await self._hear_out(wire)
         if not self._framing.numbered and self._owed.is_unsure(request.unit_id, request.function, _now_s()):
             await self._exchange(wire, request.aside(), timeout_s, pause_s)
+            if self._owed.is_unsure(request.unit_id, request.function, _now_s()):
+                hint = f"it is slower than it is waited for: write timeout: {2 * timeout_s:g}s"
+                raise NoAnswer(DeviceLost, "answers come later than its timeout", hint)
         return await self._exchange(wire, request, timeout_s, pause_s)
 
     async def _exchange(self, wire: Wire, request: Request, timeout_s: float, pause_s: float) -> bytes:

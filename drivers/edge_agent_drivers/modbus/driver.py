@@ -67,7 +67,7 @@ class ModbusDriver:
         except Garbled as error:
             await self.close()
             raise DeviceUnavailable(
-                self._device, f"{self._link.where}: only nonsense comes", hint=error.hint
+                self._device, f"{self._link.where}: what comes is no answer", hint=error.hint
             ) from error
         except ReadingRejected:
             return  # it answers; read() will say what is wrong with the answer

@@ -160,6 +160,7 @@ class TcpWire(asyncio.Protocol):
             what, hint = f"no TLS: {error.reason}", f"does port {port} speak TLS? Without it: tcp://{host}:{port}"
         elif isinstance(error, TimeoutError):
             what, hint = "no answer", f"ping {host}; is a firewall between, and is the address right?"
+            hint += f" Does port {port} speak TLS? Without it: tcp://{host}:{port}" if self._tls else ""
         elif error.errno == errno.ECONNREFUSED:
             what = "connection refused"
             hint = f"the host is there, but nothing listens on port {port}: is the PLC's Modbus server switched on?"
