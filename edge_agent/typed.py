@@ -57,8 +57,8 @@ def _number(text: str, kind: str) -> float:
 
 def _structured(text: str, kind: str) -> Value:
     try:
-        value: Any = json.loads(text)
-    except ValueError:
+        value: Any = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         value = None
     if kind == "object":
         if not isinstance(value, dict):
@@ -68,6 +68,10 @@ def _structured(text: str, kind: str) -> Value:
         raise ValueError(f"{text!r} is no list; type it like [1, 2, 3]")
     inner = kind.removesuffix("[]")
     return [one if isinstance(one, dict) else typed_value(_spelled(one), inner) for one in value]
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(word)  # NaN and Infinity are no JSON
 
 
 def _spelled(value: Any) -> str:

@@ -48,7 +48,7 @@ SCANS_SHOWN = 8
 VALUE_SHOWN = 60  # characters
 _STATE_STYLE = {"connected": "green", "connecting": "yellow"}
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help=_("groups or tags; default: all"))]
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help=_("groups or tags; default: all"))]
 Once = Annotated[bool, typer.Option("--once", help=_("show it once and end"))]
 For = Annotated[str | None, typer.Option("--for", metavar="TIME", help=_("end after this time, e.g. 10s"))]
 
