@@ -31,7 +31,7 @@ from edge_agent_drivers.stream.settings import StreamSettings
 CONNECTS = 64
 DEFAULT_PORT = 502
 DEFAULT_UNITS = (1, 255, 0, 2)  # of a host: a device is 1 or ignores it; 255 and 0 mean the host itself
-NOBODYS_UNIT = 247
+NOBODYS_UNITS = range(248, 255)  # reserved by the standard
 LINE_UNITS = (1, 2, 3)  # asked with every setting
 LINE_UNITS_MORE = tuple(range(1, 11))  # asked once the setting is known
 BAUDS = (9600, 19200, 115200, 38400, 57600, 4800, 2400)
@@ -40,7 +40,10 @@ FORMATS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ascii": (("7E1", "8N1"), ("7O1", "7N2")),
 }  # one tuple at all rates, then the next
 TABLES: tuple[Table, ...] = ("holding", "input", "coil", "discrete")
-_GATEWAY = (10, 11)
+GATEWAY = (10, 11)
+ABOUT_ADDRESS = (1, 2, 3)  # exceptions that only a device gives
+NO_SUCH_FUNCTION = 1
+_NOBODY_BEHIND = "a gateway: no device answers behind it with the unit ids asked; ask others with --unit 1-247"
 _PARITIES = {"N": "none", "E": "even", "O": "odd"}
 
 
@@ -93,9 +96,9 @@ async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]
     asker = Asker(Port("modbus", StreamSettings(port=at)), Mbap(lenient=True), where.timeout_s)
     try:
         await asker.open()
-        devices, gateway = await _units_of_host(asker, where.units)
+        devices, beside = await _present(asker, where.units or DEFAULT_UNITS, not where.units)
         found = []
-        for unit_id, beside in devices:
+        for unit_id in devices:
             section = {"driver": "modbus", "connection": at, "unit_id": unit_id}
             found.append(await _described(asker, at, unit_id, section, beside))
     except TimeoutError:
@@ -110,40 +113,13 @@ async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]
         asker.close()
     if found:
         return found
-    if gateway:
-        what = "a gateway: no device answers behind it with the unit ids asked; ask others with --unit 1-247"
+    if beside:
+        what = beside
     elif asker.noise:
         what = "something listens there that does not speak Modbus"
     else:
         what = "takes the connection and answers nothing; ask other unit ids with --unit 1-247"
     return [Found("modbus", at, what, {})]
-
-
-async def _units_of_host(asker: Asker, asked: Sequence[int]) -> tuple[list[tuple[int, str]], bool]:
-    """The unit ids that answer, with what is to be said beside; and whether a gateway said that it has no such."""
-    found: list[tuple[int, str]] = []
-    gateway = False
-    for unit_id in asked or DEFAULT_UNITS:
-        answer = await asker.ask(_one(unit_id))
-        if answer is not None and not _is_gateway(answer):
-            found.append((unit_id, ""))
-        gateway = gateway or (answer is not None and _is_gateway(answer))
-        if asker.noise:
-            break
-    if not asked and found:
-        answer = await asker.ask(_one(NOBODYS_UNIT))
-        if answer is not None and not _is_gateway(answer):
-            return [(found[0][0], "answers to every unit id")], gateway
-    return found, gateway
-
-
-def _one(unit_id: int) -> Request:
-    """The gentlest question there is."""
-    return read_request("holding", 0, 1, unit_id)
-
-
-def _is_gateway(answer: bytes) -> bool:
-    return answer[0] & 0x80 != 0 and answer[1] in _GATEWAY
 
 
 # --- a serial line -------------------------------------------------------------------------------------------------
@@ -186,9 +162,8 @@ async def _on_line(port: str, where: Where) -> AsyncIterator[Found]:
     for one in tries():
         asker = one.asker(port, where.timeout_s)
         try:
-            first = await _first_answer(asker, units)
-            if first is not None:
-                async for found in _on_known_line(asker, one, port, where.units, first):
+            if await _answers_at_all(asker, units):
+                async for found in _on_known_line(asker, one, port, where.units):
                     yield found
                 return
         finally:
@@ -198,22 +173,23 @@ async def _on_line(port: str, where: Where) -> AsyncIterator[Found]:
     raise _nobody(port, units, noisy, echo)
 
 
-async def _first_answer(asker: Asker, units: Sequence[int]) -> int | None:
+async def _answers_at_all(asker: Asker, units: Sequence[int]) -> bool:
     for unit_id in units:
         if unit_id and await asker.ask(_one(unit_id)) is not None:  # 0 is the broadcast: nobody answers it
-            return unit_id
-    return None
+            return True
+    return False
 
 
-async def _on_known_line(asker: Asker, at: _Try, port: str, units: Sequence[int], first: int) -> AsyncIterator[Found]:
-    """All that answer, ``first`` among them, which did."""
+async def _on_known_line(asker: Asker, at: _Try, port: str, units: Sequence[int]) -> AsyncIterator[Found]:
+    """All that answer with these settings."""
     connection = f"{at.framing}://{port}"
-    for unit_id in units or LINE_UNITS_MORE:
-        if unit_id and (unit_id == first or await asker.ask(_one(unit_id)) is not None):
-            section = {
-                "driver": "modbus", "connection": connection, "unit_id": unit_id, "serial": at.serial.model_dump()
-            }  # fmt: skip
-            yield await _described(asker, connection, unit_id, section, str(at))
+    devices, beside = await _present(asker, [unit_id for unit_id in units if unit_id] or LINE_UNITS_MORE, not units)
+    for unit_id in devices:
+        serial = at.serial.model_dump()
+        section = {"driver": "modbus", "connection": connection, "unit_id": unit_id, "serial": serial}
+        yield await _described(asker, connection, unit_id, section, "; ".join(filter(None, (str(at), beside))))
+    if not devices:
+        yield Found("modbus", connection, f"{_NOBODY_BEHIND}; {at}", {})
 
 
 def _nobody(port: str, units: Sequence[int], noisy: Sequence[str], echo: bool) -> DeviceUnavailable:
@@ -234,7 +210,44 @@ def _nobody(port: str, units: Sequence[int], noisy: Sequence[str], echo: bool) -
     return DeviceUnavailable("modbus", what, hint=hint)
 
 
-# --- who it is -----------------------------------------------------------------------------------------------------
+# --- who is there, and who it is -----------------------------------------------------------------------------------
+
+
+async def _present(asker: Asker, units: Sequence[int], once: bool) -> tuple[list[int], str]:
+    """The unit ids that are somebody's, and what is to be said beside. ``once``: of a device that answers to all of
+    them one is enough.
+
+    What a unit id that is nobody's by the standard is answered tells a device that ignores unit ids, or how a server or
+    gateway says that it has no such unit.
+    """
+    answers: dict[int, bytes] = {}
+    for unit_id in units:
+        answer = await asker.ask(_one(unit_id))
+        if answer is not None:
+            answers[unit_id] = answer
+        elif asker.noise:
+            break
+    there = [unit_id for unit_id, answer in answers.items() if _exception(answer) not in GATEWAY]
+    if not there:
+        return [], _NOBODY_BEHIND if answers else ""
+    nobody = await asker.ask(_one(next((each for each in NOBODYS_UNITS if each not in units), NOBODYS_UNITS[0])))
+    if nobody is None or _exception(nobody) in GATEWAY:
+        return there, ""
+    if _exception(nobody):
+        others = [unit_id for unit_id in there if answers[unit_id] != nobody]
+        if others or _exception(nobody) not in ABOUT_ADDRESS:
+            return others, "" if others else _NOBODY_BEHIND
+    return there[:1] if once else there, "answers to every unit id"
+
+
+def _one(unit_id: int) -> Request:
+    """The gentlest question there is."""
+    return read_request("holding", 0, 1, unit_id)
+
+
+def _exception(answer: bytes) -> int:
+    """The exception's code; 0 for a good answer."""
+    return answer[1] if answer[0] & 0x80 else 0
 
 
 async def _described(asker: Asker, at: str, unit_id: int, section: dict[str, Any], beside: str) -> Found:
@@ -243,9 +256,9 @@ async def _described(asker: Asker, at: str, unit_id: int, section: dict[str, Any
     tables = []
     for table in TABLES:
         answer = await asker.ask(read_request(table, 0, 1, unit_id))
-        if answer is None or (answer[0] & 0x80 and answer[1] == 1):
-            continue
-        tables.append(table if not answer[0] & 0x80 else f"{table} (exception {answer[1]} at 0)")
+        code = 0 if answer is None else _exception(answer)
+        if answer is not None and code != NO_SUCH_FUNCTION:
+            tables.append(f"{table} (exception {code} at 0)" if code else table)
     parts = [f"unit {unit_id}", " ".join(who), ", ".join(tables), beside]
     name = re.sub(r"\W+", "_", " ".join(who[1:2] or who), flags=re.ASCII).strip("_").lower()
     return Found("modbus", at, "; ".join(filter(None, parts)), section, name or f"modbus_{unit_id}")
@@ -253,7 +266,7 @@ async def _described(asker: Asker, at: str, unit_id: int, section: dict[str, Any
 
 def _identity(answer: bytes | None) -> list[str]:
     """Vendor, product and revision, as far as it has them; what is not printable is left out."""
-    if answer is None or answer[0] & 0x80:
+    if answer is None or _exception(answer):
         return []
     texts, at = [], 7
     for _ in range(answer[6]):
