@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected
 from edge_agent.model import Scan, ScanStatus
 from edge_agent_drivers.scanner.config import ScannerSettings
 from edge_agent_drivers.scanner.driver import ScannerDriver
 from edge_agent_drivers.stream import failure
+from support.peers.scanner_tcp import ScannerTcpPeer
 from support.pty_reader import PtyReader
 
 SOON_S = 5.0
@@ -156,6 +157,117 @@ def test_cancelling_in_mid_code_loses_no_byte(tmp_path: Path) -> None:
                 await reading
             reader.send(b"0001\r\n")
             assert [scan.raw for scan in await scans_of(driver, 1)] == [b"SN000001"]
+
+    run(test())
+
+
+# --- triggered -------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def keyence() -> AsyncIterator[tuple[ScannerTcpPeer, ScannerDriver]]:
+    """A reader that answers commands, and its opened driver."""
+    peer = ScannerTcpPeer(Path())
+    await peer.start()
+    driver = ScannerDriver("gate", ScannerSettings.model_validate(peer.settings))
+    await driver.open()
+    try:
+        yield peer, driver
+    finally:
+        await driver.close()
+        await peer.stop()
+
+
+def test_a_trigger_is_sent_and_its_answer_is_no_code() -> None:
+    async def test() -> None:
+        async with keyence() as (peer, driver):
+            await driver.write("trigger", value=True)  # nobody reads yet
+            reading = asyncio.ensure_future(driver.read())
+            await asyncio.sleep(0)
+            await driver.write("trigger", value=False)  # beside a waiting read
+            assert peer.commands == [b"LON", b"LOFF"]
+            assert not reading.done()
+            await peer.send(b"SN1\r")
+            assert [scan.raw for scan in await reading] == [b"SN1"]
+
+    run(test())
+
+
+def test_codes_that_come_before_the_answer_are_kept_for_the_next_read() -> None:
+    async def test() -> None:
+        async with keyence() as (peer, driver):
+            peer.answers[b"LON"] = b"SN1\rSN2\rOK,LON\rSN3"
+            await driver.write("trigger", value=True)
+            assert [scan.raw for scan in await scans_of(driver, 3)] == [b"SN1", b"SN2", b"SN3"]
+
+    run(test())
+
+
+def test_a_refused_trigger_says_why() -> None:
+    async def test() -> None:
+        async with keyence() as (peer, driver):
+            peer.answers[b"LON"] = b"ER,LON,20"
+            for waiting in (False, True):
+                reading = asyncio.ensure_future(driver.read()) if waiting else None
+                await asyncio.sleep(0)
+                with pytest.raises(DeviceRefused, match=r"refuses LON: 20, it cannot do that now") as refused:
+                    await driver.write("trigger", value=True)
+                assert refused.value.hint
+            assert reading is not None
+            await peer.send(b"SN1\r")
+            assert [scan.raw for scan in await reading] == [b"SN1"]
+
+    run(test())
+
+
+def test_a_trigger_that_nobody_answers_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent_drivers.scanner.driver.ANSWER_S", 0.2)
+
+    async def test() -> None:
+        async with keyence() as (peer, driver):
+            peer.answers[b"LON"] = b"OK,LOFF"  # of another command
+            with pytest.raises(DeviceLost, match="no answer to LON") as lost:
+                await driver.write("trigger", value=True)
+            assert "answers: false" in lost.value.hint
+
+    run(test())
+
+
+def test_a_reader_that_never_answers_is_triggered_by_the_bytes_of_its_profile(tmp_path: Path) -> None:
+    async def test() -> None:
+        for profile, commands in (
+            ("honeywell", b"\x16T\r\x16U\r"),
+            ("cognex", b"||>TRIGGER ON\r\n||>TRIGGER OFF\r\n"),
+            ("omron", b"< >"),
+        ):
+            async with reader_at(tmp_path / profile, profile=profile) as (reader, driver):
+                await driver.write("trigger", value=True)
+                await driver.write("trigger", value=False)
+                assert reader.received() == commands
+
+    run(test())
+
+
+def test_what_cannot_be_written_is_refused_with_a_hint(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with reader_at(tmp_path / "gate") as (_, driver), keyence() as (_, other):
+            for one, tag, value in ((driver, "trigger", True), (other, "trigger", 1), (other, "light", True)):
+                with pytest.raises(DeviceRefused) as refused:
+                    await one.write(tag, value)
+                assert refused.value.hint
+
+    run(test())
+
+
+def test_a_damaged_character_voids_its_code_and_no_other(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with reader_at(tmp_path / "gate") as (reader, driver):
+            driver._port._parts.extend([b"SN1\r\nSN", None, b"2\r\nSN3\r\n"])  # as the port tells it
+            assert [scan.raw for scan in await driver.read()] == [b"SN1"]
+            with pytest.raises(ReadingRejected, match="parity"):
+                await driver.read()
+            reader.send(b"SN4\r\n")
+            assert [scan.raw for scan in await scans_of(driver, 2)] == [b"SN3", b"SN4"]
 
     run(test())
 

@@ -40,3 +40,8 @@ class PtyReader:
         assert self._master is not None
         while data:
             data = data[os.write(self._master, data) :]
+
+    def received(self) -> bytes:
+        """What was sent to it, up to now; waits for the first of it."""
+        assert self._master is not None
+        return os.read(self._master, 4096)

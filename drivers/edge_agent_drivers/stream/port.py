@@ -206,7 +206,7 @@ class Port:
     def _lost(self, error: OSError | None) -> DeviceLost:
         if self._settings.address is None:
             what, hint = "unplugged", "plug it in again; look at the cable and its power"
-        elif error is None:
+        elif error is None or isinstance(error, ConnectionError):
             what, hint = "closed by the other end", "it restarted, or serves another client: look at its connections"
         else:
             what, hint = f"connection lost: {error.strerror}", "look at the device, its network cable and its power"
