@@ -41,6 +41,18 @@ class Rig:
         self.shape: Shape = self.spec.describe("device", self.settings)
         self.driver: Driver = self.spec.create("device", self.settings)
 
+    async def open(self) -> None:
+        """Open the driver, and hear what a device says of its state before anything happens."""
+        await self.driver.open()
+        while self.peer.tells_level:
+            hearing = asyncio.ensure_future(self.driver.read())
+            done, _ = await asyncio.wait([hearing], timeout=0.2)
+            if not done:
+                hearing.cancel()
+                await asyncio.wait([hearing])
+                return
+            self.peer.expect(hearing.result())
+
     async def ask(self) -> Sequence[Sample | Scan]:
         """One read; a device that speaks by itself is made to, once the driver listens."""
         reading = asyncio.ensure_future(self.driver.read())
@@ -58,7 +70,7 @@ class Rig:
         """What the collector does after a loss."""
         await self.peer.behave()
         await self.driver.close()
-        await self.driver.open()
+        await self.open()
         await self.works()
 
 
@@ -68,7 +80,7 @@ async def rig_of(name: str, folder: Path, *, started: bool = True) -> AsyncItera
     try:
         if started:
             await rig.peer.start()
-            await rig.driver.open()
+            await rig.open()
         yield rig
     finally:
         await rig.driver.close()
@@ -169,7 +181,7 @@ def test_each_group_can_be_read_by_itself(name: str, tmp_path: Path) -> None:
 def test_opening_twice_leaves_one_good_connection(name: str, tmp_path: Path) -> None:
     async def battery() -> None:
         async with rig_of(name, tmp_path) as rig:
-            await rig.driver.open()
+            await rig.open()
             await rig.works()
 
     run(battery())
@@ -183,7 +195,7 @@ def test_closing_is_idempotent_and_reading_a_closed_device_is_a_loss(name: str, 
             await rig.driver.close()
             with pytest.raises(DeviceLost):
                 await rig.ask()
-            await rig.driver.open()
+            await rig.open()
             await rig.works()
 
     run(battery())
@@ -212,11 +224,11 @@ def test_an_absent_device_is_unavailable_and_the_failed_open_can_be_closed(name:
         async with rig_of(name, tmp_path, started=False) as rig:
             for _ in range(2):
                 with pytest.raises(DeviceUnavailable) as unavailable:
-                    await rig.driver.open()
+                    await rig.open()
                 assert unavailable.value.hint
                 await rig.driver.close()
             await rig.peer.start()
-            await rig.driver.open()
+            await rig.open()
             await rig.works()
 
     run(battery())
@@ -342,9 +354,9 @@ def test_a_device_that_restarts_is_lost_and_then_there_again(name: str, tmp_path
                     async with asyncio.timeout(SOON_S):
                         await rig.driver.read()
                 with pytest.raises(DeviceUnavailable):
-                    await rig.driver.open()
+                    await rig.open()
                 await rig.peer.start()
-                await rig.driver.open()
+                await rig.open()
 
     run(battery())
 

@@ -16,10 +16,12 @@ from support.tcp_line import TcpLine
 class OpcuaPeer(Peer):
     """An asyncua server in its own process, behind a line that can be bad."""
 
+    tells_level = True
+
     def __init__(self, folder: Path) -> None:
         self._server = OpcuaServer()
         self._line = TcpLine(self._server.port)
-        self._turns = itertools.count(1)
+        self._turns = itertools.count(2)  # 1 is what it has at first
         tags = {
             "force": {"node": "ns=2;s=force", "type": "float64"},
             "unchanging": {"node": "ns=2;s=string", "type": "string"},
@@ -52,6 +54,7 @@ class OpcuaPeer(Peer):
 
     async def speak_half_and_vanish(self) -> None:
         self._line.mode = "cut"
+        await self.speak()
 
     async def drip(self) -> None:
         self._line.mode = "drip"
@@ -63,8 +66,7 @@ class OpcuaPeer(Peer):
     async def flood(self) -> None:
         self._line.mode = "flood"
 
-    async def fall_silent(self) -> None:
-        self._line.mode = "silent"
+    # falling silent is nothing: no value changes. A server that hangs is lost, see test_opcua_device.
 
     async def behave(self) -> None:
         self._line.mode = "pass"

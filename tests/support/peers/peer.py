@@ -12,6 +12,7 @@ class Peer:
     """What a driver is connected to. The methods below a line make it bad; ``breakable`` says that they exist."""
 
     breakable: ClassVar[bool] = True
+    tells_level: ClassVar[bool] = False  # an event driver's device that says how it is as soon as it is opened
     settings: dict[str, Any]
 
     async def start(self) -> None:
