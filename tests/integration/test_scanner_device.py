@@ -134,6 +134,20 @@ def test_a_flood_of_codes_arrives_whole_and_in_order(tmp_path: Path) -> None:
     run(test())
 
 
+def test_twenty_readers_that_speak_at_once_lose_nothing(tmp_path: Path) -> None:
+    async def one(number: int) -> None:
+        async with reader_at(tmp_path / f"gate{number}", profile="honeywell") as (reader, driver):
+            codes = [b"P%02d-%06d" % (number, code) for code in range(500)]
+            sending = asyncio.ensure_future(asyncio.to_thread(reader.send, b"".join(code + b"\r" for code in codes)))
+            assert [scan.raw for scan in await scans_of(driver, len(codes))] == codes
+            await sending
+
+    async def test() -> None:
+        await asyncio.gather(*map(one, range(20)))
+
+    run(test())
+
+
 def test_a_line_of_a_megabyte_is_one_garbage_and_the_next_code_is_read(tmp_path: Path) -> None:
     async def test() -> None:
         async with reader_at(tmp_path / "gate") as (reader, driver):
