@@ -114,8 +114,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def secure(authority: Authority) -> Iterator[ModbusUnits]:
-    cert, key = authority.issue("plc", "127.0.0.1")
-    with ModbusUnits("tls", cert=cert, key=key) as server:
+    with ModbusUnits("tls", tls=authority.issue("plc", "127.0.0.1")) as server:
         yield server
 
 
@@ -144,6 +143,22 @@ def test_tls_refuses_who_is_not_verified(secure: ModbusUnits, authority: Authori
             assert told in refused.value.hint
 
     run(test())
+
+
+def test_tls_shows_our_certificate_to_a_device_that_asks_for_one(authority: Authority) -> None:
+    cert, key = authority.issue("agent")
+    with ModbusUnits("tls", tls=authority.issue("strict", "127.0.0.1"), clients=authority.path) as server:
+
+        async def test() -> None:
+            where, tls = f"tls://127.0.0.1:{server.port}", {"ca_file": str(authority.path)}
+            driver = driver_of(where, tls={**tls, "cert_file": str(cert), "key_file": str(key)})
+            async with opened(driver):
+                assert await values_of(driver) == expected(2)
+            with pytest.raises(DeviceUnavailable) as unavailable:
+                await driver_of(where, tls=tls).open()
+            assert "cert_file" in unavailable.value.hint
+
+        run(test())
 
 
 def test_tls_to_a_device_without_it_says_so() -> None:

@@ -4,7 +4,7 @@ frames, or behind TLS.
 ::
 
     with ModbusUnits("rtu", tty) as server: ...              # units 1, 2 and 3 on this serial port
-    with ModbusUnits("tls", cert=..., key=...) as server:    # 127.0.0.1:server.port
+    with ModbusUnits("tls", tls=(cert, key)) as server:    # 127.0.0.1:server.port
 
 Unit u has coils and discrete inputs 0-63 (coils off, every third discrete on) and holding and input registers 0-299
 with ``register n == 1000 * u + n``.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +36,13 @@ def register(unit: int, number: int) -> int:
 class ModbusUnits:
     """The server process. ``kill()`` and ``start()`` keep its address; what was written to it is then forgotten."""
 
-    def __init__(self, kind: str, tty: str = "", cert: Path | None = None, key: Path | None = None) -> None:
+    def __init__(
+        self, kind: str, tty: str = "", tls: tuple[Path, Path] | None = None, clients: Path | None = None
+    ) -> None:
+        """``tls``: its certificate and key; ``clients``: the CA of those it lets in, without one everybody."""
         self.port = free_port()
-        self._arguments = [kind, tty or str(self.port), str(cert or ""), str(key or "")]
+        cert, key = tls or ("", "")
+        self._arguments = [kind, tty or str(self.port), str(cert), str(key), str(clients or "")]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ModbusUnits:
@@ -86,7 +91,7 @@ def _units() -> list[Any]:
     return [SimDevice(unit, simdata=(bits(0), bits(3), registers(unit), registers(unit))) for unit in UNITS]
 
 
-async def _serve(kind: str, where: str, cert: str, key: str) -> None:
+async def _serve(kind: str, where: str, cert: str, key: str, clients: str) -> None:
     from pymodbus import FramerType
     from pymodbus.server import ModbusSerialServer, ModbusTcpServer, ModbusTlsServer
 
@@ -95,7 +100,12 @@ async def _serve(kind: str, where: str, cert: str, key: str) -> None:
     framer = {"rtu": FramerType.RTU, "ascii": FramerType.ASCII, "tcp": FramerType.SOCKET}.get(framing)
     server: Any
     if kind == "tls":
-        server = ModbusTlsServer(_units(), address=("127.0.0.1", int(where)), certfile=cert, keyfile=key)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(cert, key)
+        if clients:
+            context.load_verify_locations(clients)
+            context.verify_mode = ssl.CERT_REQUIRED
+        server = ModbusTlsServer(_units(), address=("127.0.0.1", int(where)), sslctx=context)
     elif over or kind == "tcp":
         server = ModbusTcpServer(_units(), framer=framer, address=("127.0.0.1", int(where)))
     else:

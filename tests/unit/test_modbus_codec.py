@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 from decimal import Decimal
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from edge_agent.model import Value
 from edge_agent_drivers.modbus.codec import Field, decode, field_of
 from edge_agent_drivers.modbus.config import ModbusTag, Quirks
-from edge_agent_drivers.modbus.encode import encode
+from edge_agent_drivers.modbus.encode import encode, mask_of
 from edge_agent_drivers.modbus.plan import Block, plan
 from edge_agent_drivers.modbus.values import shortest
 
@@ -186,24 +187,34 @@ def test_what_was_entered_with_six_digits_comes_back_as_entered(digits: int, dec
 
 # --- whole blocks against one tag at a time ------------------------------------------------------------------
 
-KINDS = ["bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "string"]
+KINDS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
+KINDS += ["bcd16", "bcd32", "string"]
 
 
 @st.composite
 def register_tags(draw: st.DrawFn) -> list[ModbusTag]:
-    """Tags anywhere in registers 0-99: overlapping, in any order, of any type, some of them bits."""
+    """Tags anywhere in registers 0-99: overlapping, in any order, of any type, bits, bytes, arrays, codes."""
     tags = []
     for _ in range(draw(st.integers(1, 20))):
         number, kind = draw(st.integers(0, 99)), draw(st.sampled_from([*KINDS, "bit"]))
-        keys: dict[str, object] = {"order": draw(st.sampled_from(list(ORDERS)))}
+        address, keys = f"holding:{number}", {"order": draw(st.sampled_from(list(ORDERS)))}
+        count = draw(st.sampled_from([None, None, 1, 3]))
         if kind == "bit":
-            tags.append(tag(f"holding:{number}.{draw(st.integers(0, 15))}", **keys))
-            continue
-        if kind == "string":
+            address += f".{draw(st.integers(0, 15))}"
+        elif kind == "string":
             keys["length"] = draw(st.integers(1, 9))
+        elif kind in ("int8", "uint8") and count is None:
+            del keys["order"]
+            address += draw(st.sampled_from(["", ".low", ".high"]))
         elif kind != "bool":
             keys["scale"] = draw(st.sampled_from([1.0, 1.0, 0.1]))
-        tags.append(tag(f"holding:{number}", type=kind, **keys))
+        if kind != "bit":
+            keys["type"] = kind
+        if kind != "string" and count is not None:
+            keys["count"] = count
+        if kind not in ("string", "float32", "float64") and keys.get("scale", 1.0) == 1.0 and draw(st.booleans()):
+            keys["enum"] = {0: "off", 1: "on", 255: "all", 4096: "many"}
+        tags.append(tag(address, **keys))
     return tags
 
 
@@ -241,6 +252,126 @@ def test_bits_of_a_register_count_from_the_least_significant() -> None:
     assert read(b"\x80\x05", *tags)[0] == [bit in (0, 2, 15) for bit in range(16)]
     swapped = [tag(f"holding:0.{bit}", order="BADC") for bit in range(16)]
     assert read(b"\x05\x80", *swapped)[0] == [bit in (0, 2, 15) for bit in range(16)]
+
+
+# --- bytes, BCD, arrays, names -----------------------------------------------------------------------------------
+
+
+def test_a_byte_is_the_low_one_of_its_register_unless_the_other_is_named() -> None:
+    tags = (
+        tag("holding:0", type="uint8"),
+        tag("holding:0.low"),
+        tag("holding:0.high"),
+        tag("holding:1.high", type="int8"),
+    )
+    assert read(b"\x12\x34\xff\x00", *tags)[0] == [0x34, 0x34, 0x12, -1]
+
+
+def test_bytes_of_an_array_stand_two_a_register() -> None:
+    assert read(b"\1\2\3\4", tag("holding:0", type="uint8", count=3))[0] == [[1, 2, 3]]
+    assert read(b"\1\2\3\4", tag("holding:0", type="uint8", count=4, order="BADC"))[0] == [[2, 1, 4, 3]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "order", "wire", "value"),
+    [
+        ("bcd16", "ABCD", "1234", 1234),
+        ("bcd16", "BADC", "3412", 1234),
+        ("bcd32", "ABCD", "12345678", 12345678),
+        ("bcd32", "CDAB", "56781234", 12345678),
+        ("bcd16", "ABCD", "0000", 0),
+        ("bcd16", "ABCD", "12A4", None),
+        ("bcd32", "ABCD", "F0000000", None),
+    ],
+)
+def test_bcd_is_the_decimal_digits_or_nothing(kind: str, order: str, wire: str, value: int | None) -> None:
+    found = read(bytes.fromhex(wire), tag("holding:0", type=kind, order=order))
+    assert found == ([value], {} if value is not None else {0: "not BCD"})
+
+
+def test_scaled_bcd_is_scaled_and_stays_nothing_when_it_is_none() -> None:
+    tags = tag("holding:0", type="bcd16", scale=0.1), tag("holding:1", type="bcd16", scale=0.1)
+    assert read(bytes.fromhex("0123 FFFF"), *tags) == ([12.3, None], {1: "not BCD"})
+
+
+def test_codes_have_their_names_and_one_without_is_never_passed_in_silence() -> None:
+    names = {0: "idle", 1: "running", 65535: "fault"}
+    tags = [tag(f"holding:{number}", enum=names) for number in range(4)]
+    payload = bytes.fromhex("0000 0001 FFFF 0007")
+    assert read(payload, *tags) == (["idle", "running", "fault", None], {3: "code 7 has no name"})
+    assert read(b"\1", tag("coil:0", enum={0: "open", 1: "closed"}))[0] == ["closed"]
+    whole = tag("holding:0", enum=names, count=4)
+    assert read(payload, whole) == ([["idle", "running", "fault", None]], {0: "element 3: code 7 has no name"})
+
+
+def test_bits_of_an_array_run_on_into_the_next_register() -> None:
+    values, _ = read(b"\x80\x00\x00\x03", tag("holding:0.14", count=5))
+    assert values == [[False, True, True, True, False]]
+    assert read(b"\5", tag("coil:0", count=3))[0] == [[True, False, True]]
+
+
+def test_an_element_that_is_no_number_is_none_in_its_place() -> None:
+    its = tag("holding:0", type="float32", count=3)
+    assert read(struct.pack(">3f", 0.1, math.nan, -1.5), its) == ([[0.1, None, -1.5]], {0: "element 1: not a number"})
+    assert its.recorded_type == "float32[]"
+
+
+@given(
+    kind=st.sampled_from(["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bcd16", "bcd32"]),
+    order=st.sampled_from(list(ORDERS)),
+    count=st.integers(1, 20),
+    data=st.data(),
+)
+def test_arrays_of_whole_numbers_come_back_as_they_were_written(
+    kind: str, order: str, count: int, data: st.DataObject
+) -> None:
+    digits = {"bcd16": 4, "bcd32": 8}.get(kind)
+    width = 0 if digits else int(kind.removeprefix("u").removeprefix("int"))
+    low = -(2 ** (width - 1)) if kind.startswith("int") else 0
+    high = 10**digits - 1 if digits else low + 2**width - 1
+    values = data.draw(st.lists(st.integers(low, high), min_size=count, max_size=count))
+    said = [value if abs(value) <= 2**53 else str(value) for value in values]
+    its = tag("holding:0", type=kind, order=order, count=count)
+    assert read(written(its, said), its) == ([said], {})  # type: ignore[arg-type]  # lists are invariant
+
+
+@given(
+    kind=st.sampled_from(["float32", "float64"]),
+    order=st.sampled_from(list(ORDERS)),
+    values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20),
+)
+def test_arrays_of_floats_come_back_as_they_were_written(kind: str, order: str, values: list[float]) -> None:
+    its = tag("holding:0", type=kind, order=order, count=len(values))
+    found, status = read(written(its, values), its)  # type: ignore[arg-type]  # lists are invariant
+    assert status == {}
+    assert found == [list(shortest(values)) if kind == "float32" else values]
+
+
+@given(bit=st.integers(0, 15), count=st.integers(1, 16), order=st.sampled_from(["ABCD", "BADC"]), data=st.data())
+def test_a_mask_write_sets_just_the_bits_of_the_tag(bit: int, count: int, order: str, data: st.DataObject) -> None:
+    count = min(count, 16 - bit)
+    values = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+    before = data.draw(st.integers(0, 65535))
+    its = tag(f"holding:0.{bit}", count=count, order=order)
+    field = field_of(0, its)
+    (set_,) = encode(field, values)  # type: ignore[arg-type]  # lists are invariant
+    mask = mask_of(field)
+    after = before & ~mask | set_ & mask
+    assert set_ & ~mask == 0
+    assert read(after.to_bytes(2, "big"), its)[0] == [values]
+    others = [tag(f"holding:0.{other}", order=order) for other in range(16) if not bit <= other < bit + count]
+    if others:
+        assert read(after.to_bytes(2, "big"), *others) == read(before.to_bytes(2, "big"), *others)
+
+
+@given(
+    tags=register_tags(),
+    value=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists),
+)
+def test_what_cannot_be_written_is_a_value_error_and_nothing_else(tags: list[ModbusTag], value: Value) -> None:
+    for its in tags:
+        with contextlib.suppress(ValueError):
+            assert all(0 <= word <= 0xFFFF for word in encode(field_of(0, its), value))
 
 
 # --- writing -------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def _elements(field: Field, value: Value) -> Sequence[Any]:
     if not field.enum:
         return values
     codes = {name: code for code, name in field.enum}
-    unknown = [each for each in values if each not in codes]
+    unknown = [each for each in values if not isinstance(each, str) or each not in codes]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is none of {', '.join(codes)}: it does not fit the enum")
     return [codes[each] for each in values]

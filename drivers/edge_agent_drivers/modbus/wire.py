@@ -24,6 +24,7 @@ from edge_agent_drivers.stream.settings import StreamSettings
 FLOOD = 1 << 17  # bytes that nobody asked for
 QUIET_S = 0.1  # in a serial line's frame nobody pauses so long, USB adapters included
 _FRAME_GAP_CHARACTERS = 3.5
+_CERT_HINT = "it ends the TLS connection before it says anything: does it want a certificate of ours, tls: cert_file?"
 _FRAME_GAP_S = 0.00175  # from 19200 baud on
 
 
@@ -81,6 +82,7 @@ class TcpWire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._heard = b""
+        self._was_heard = False  # anything ever came
         self._waiting: asyncio.Future[None] | None = None
         self._lost: WireError | None = None
 
@@ -128,6 +130,7 @@ class TcpWire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Keep it; a peer that goes on and on is cut off."""
         self._heard += data
+        self._was_heard = True
         if len(self._heard) > FLOOD and self._transport is not None:
             self._lost = WireError(DeviceLost, "sends without being asked", fatal=True)
             self._transport.abort()
@@ -136,10 +139,9 @@ class TcpWire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The other side's doing, or ours."""
         if self._lost is None:
-            hint = "the device ends the TLS connection: does it want a certificate of ours (tls: cert_file)?"
-            said = isinstance(error, ssl.SSLError)
-            what = f"connection lost: {error}" if said else "connection lost"
-            self._lost = WireError(DeviceLost, what, hint if said else "", fatal=True)
+            what = f"connection lost: {error}" if isinstance(error, ssl.SSLError) else "connection lost"
+            refused = self._tls is not None and self._tls.cert_file is None and not self._was_heard
+            self._lost = WireError(DeviceLost, what, _CERT_HINT if refused else "", fatal=True)
         self._wake()
 
     def _wake(self) -> None:
