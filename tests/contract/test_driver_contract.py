@@ -46,7 +46,7 @@ class Rig:
         await self.driver.open()
         while self.peer.tells_level:
             hearing = asyncio.ensure_future(self.driver.read())
-            done, _ = await asyncio.wait([hearing], timeout=0.2)
+            done, _ = await asyncio.wait([hearing], timeout=0.1)
             if not done:
                 hearing.cancel()
                 await asyncio.wait([hearing])
