@@ -42,7 +42,7 @@ from edge_agent.i18n import _
 VERBS = (
     "run", "check", "status", "trace", "unbound", "bind", "rebind", "unbind", "findings", "hold", "release", "holds",
     "gate", "watch", "write", "report", "listen", "demo", "buffer", "route", "deadletter", "labels", "map", "devices",
-    "probe", "camera", "browse", "opcua", "listen-serial", "schema", "version",
+    "tags", "probe", "camera", "browse", "opcua", "listen-serial", "schema", "version",
 )  # fmt: skip
 DEFAULT_CONFIG = Path("/etc/edge-agent/config.yaml")
 

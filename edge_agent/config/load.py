@@ -27,6 +27,7 @@ from edge_agent.config.report import PLAIN_SECRET, SECRET_KEY, Problems, nearest
 from edge_agent.config.report import Path as KeyPath
 from edge_agent.config.risks import find_risks
 from edge_agent.config.settings import NAME, NAME_HINT, AgentSettings, StationSettings
+from edge_agent.config.tables import bounded, expand
 from edge_agent.config.tree import Node, parse, read_text
 from edge_agent.driver import DriverSpec
 from edge_agent.errors import ConfigError, Problem
@@ -90,10 +91,12 @@ def load(path: Path) -> Config:
     root = parse(text, str(path), found)
     if root is None:
         raise ConfigError(found)
+    expand(root, path)
     problems = Problems(str(path), root, found)
     config = _load(path, root, problems) if _sections(root, problems) else None
     if problems.found or config is None:
-        raise ConfigError(sorted(problems.found, key=lambda problem: problem.line))
+        in_order = sorted(problems.found, key=lambda problem: (problem.file != str(path), problem.file, problem.line))
+        raise ConfigError(bounded(in_order, str(path)))
     return config
 
 

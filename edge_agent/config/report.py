@@ -44,12 +44,13 @@ class Problems:
 
     def add(self, path: Path, what: str, hint: str = "") -> None:
         """A mistake at ``path``; if the path does not exist, at the line of its nearest ancestor."""
-        line = self.root.find(path).line
+        node = self.root.find(path)
+        line = node.line
         what, hint = (_USERINFO.sub("://***@", text) for text in (what, hint))
         key = ".".join(str(part) for part in path) or "file"
         if (line, key, what) not in self._seen:
             self._seen.add((line, key, what))
-            self.found.append(Problem(self.file, line, key, what, hint))
+            self.found.append(Problem(node.file or self.file, line, key, what, hint))
 
 
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
@@ -176,6 +177,8 @@ def _words(model: type[BaseModel], detail: ErrorDetails, where: Path, node: Node
         return what, hint or _describe(model, loc)
     if kind == "literal_error":
         return _literal(node, [str(one) for one in re.findall(r"'([^']*)'", str(context.get("expected", "")))], context)
+    if kind == "string_pattern_mismatch" and loc and loc[-1] == "[key]":
+        return f"{str(where[-1])!r} cannot be a name", "use letters, digits, _ and -, e.g. force_1"
     if kind == "string_pattern_mismatch":
         return f"{_shown(node)} does not have the right form", _describe(model, loc) or f"it must match {context}"
     words = _WORDS.get(kind)

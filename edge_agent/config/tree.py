@@ -36,6 +36,7 @@ class Node:
     line: int  # 1-based
     text: str | None = None  # of a scalar: as written, without quotes
     children: dict[PathKey, Node] = field(default_factory=dict)
+    file: str = ""  # where it stands, if that is another file than the configuration: a table of tags
 
     def has(self, path: Iterable[PathKey]) -> bool:
         """Whether something is written at ``path``."""

@@ -38,7 +38,7 @@ WORDY = (
 # Modules of which errors, hints, reasons and findings are.
 ERRORS = ("edge_agent",)
 NOT_FOR_PEOPLE = re.compile(
-    r"^(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|PRAGMA|BEGIN|WITH) |^https?://|\n"
+    r"^(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|PRAGMA|BEGIN|WITH) |^https?://|\n|^\| "
     # what ruamel says, to be recognised:
     r"|^%Y-|^SSL: |^not yet valid$"  # for strftime, and what OpenSSL says
     r"|^(unknown escape|found unexpected end of stream|mapping values are not allowed|expected ',' or|end of stream"
