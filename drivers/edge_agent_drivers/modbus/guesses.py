@@ -34,7 +34,7 @@ ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
 ORDERS_OF_WORD = ("ABCD", "BADC")
 TYPES = ("int16", "uint16", "bcd16", "int32", "uint32", "bcd32", "float32", "int64", "uint64", "float64")
 _MANUAL: Mapping[str, Table] = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
-_NUMBERED = re.compile(r"([0134])x?(\d{4,5})|([0134])x(\d{1,5})")
+_NUMBERED = re.compile(r"([0134])x?(\d{4,5})|([0134])x(\d{1,5})", re.ASCII)
 
 
 async def probe(settings: ModbusSettings, address: str) -> Sequence[Guess]:
@@ -63,9 +63,9 @@ def understood(text: str) -> Address:
     if match := _NUMBERED.fullmatch(spelled):
         digit, number = match[1] or match[3], int(match[2] or match[4])
         if number:
-            return Address(_MANUAL[digit], number - 1, None)
+            spelled = f"{_MANUAL[digit]}:{number - 1}"
     try:
-        at = parse_address(f"holding:{spelled}" if spelled.isdecimal() else spelled)
+        at = parse_address(f"holding:{spelled}" if spelled.isascii() and spelled.isdecimal() else spelled)
     except ValueError as error:
         what, _, hint = str(error).partition("; ")
         raise DeviceRefused(text, what, hint=hint or "write holding:100, or 40101 as in a manual") from error
