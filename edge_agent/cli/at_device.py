@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from edge_agent.config import Device
 
 ON_TRIGGER_S = 1.0
+_SILENT = logging.NullHandler()
 
 DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help=_("its name in the configuration"))]
 
 
 class Look(Protocol):
-    """One device, looked at: ``told`` says how, for people."""
+    """One device, looked at: ``told`` says how, for people; ``reads_all``: also what is read on a trigger only."""
 
     told: str
+    reads_all: bool
 
     async def values(self, names: Sequence[str], change: int, scan: int) -> dict[str, Any]: ...
 
@@ -76,6 +78,8 @@ def device_section(path: Path, name: str) -> Device:
 
 
 class _ThroughAgent:
+    reads_all = False
+
     def __init__(self, ctx: typer.Context, data_dir: Path, device: str) -> None:
         self.told = _("through the running agent")
         self._ctx, self._data_dir, self._device = ctx, data_dir, device
@@ -86,6 +90,8 @@ class _ThroughAgent:
 
 
 class _Direct:
+    reads_all = True
+
     def __init__(self, device: Device) -> None:
         from edge_agent.collector import Collector
         from edge_agent.taker import Nobody
@@ -130,4 +136,4 @@ async def _directly(device: Device) -> AsyncIterator[_Direct]:
 
 def quiet() -> None:
     """What the collector and the libraries log is shown by the verb itself."""
-    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger().addHandler(_SILENT)

@@ -107,7 +107,8 @@ async def _once(look: Look, names: list[str], wait_s: float) -> dict[str, Any]:
     until = time.monotonic() + wait_s
     while True:
         facts = await look.values(names, 0, 0)
-        if (facts["state"] == "connected" and not facts["unread"]) or time.monotonic() >= until:
+        whole = not facts["unread"] or (facts["values"] and not look.reads_all)
+        if (facts["state"] == "connected" and whole) or time.monotonic() >= until:
             return facts | {"told": look.told}
         await asyncio.sleep(0.1)
 
