@@ -35,7 +35,7 @@ _PROFILES = {
     "omron": re.compile(rb"E0\d\d"),
 }
 _FAILED = re.compile(rb"NO ?READ|NR|ERROR")
-_NUMBER_PATTERN = r"\s*(?P<value>[+-]? *\d+\.?\d*) *(?P<unit>[A-Za-z%]*)\s*"
+_NUMBER_PATTERN = r"\s*(?P<value>[+-]?\s*\d+\.?\d*)\s*(?P<unit>[A-Za-z%]*)\s*"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,10 @@ def failure(device: str, where: str, error: Exception) -> DriverError:
         what = os.strerror(number) if number else str(error)
         hint = "this port cannot be set so: look at baud, data_bits, parity, stop_bits, flow"
         return DeviceRefused(device, f"{where}: {what}", hint=hint)
-    absent = "is not plugged in" if where.startswith("usb:") else "does not exist"
-    what = absent if number == errno.ENOENT else os.strerror(number) if number else str(error)
-    return DeviceUnavailable(device, f"{where}: {what}", hint=present())
+    if number == errno.ENOENT:
+        absent = f"{where}: is not plugged in" if where.startswith("usb:") else f"{where}: does not exist"
+        return DeviceUnavailable(device, absent, hint=present())
+    return DeviceUnavailable(device, f"{where}: {os.strerror(number) if number else error}", hint=present())
 
 
 def present() -> str:
@@ -56,15 +57,15 @@ def present() -> str:
 def _closed_to_us(device: str, where: str, number: int) -> DriverError:
     """Denied or in use. Just after a plug-in both may pass by themselves: udev has not set the rights yet."""
     path = _path_of(where)
-    what = "permission denied" if number in _DENIED else "in use"
+    what = f"{where}: permission denied" if number in _DENIED else f"{where}: in use"
     if _age_s(path) < UDEV_S:
         hint = "it was plugged in just now: the system may not be done with it; it is tried again"
-        return DeviceUnavailable(device, f"{where}: {what}", hint=hint)
+        return DeviceUnavailable(device, what, hint=hint)
     if number in _DENIED:
         hint = f"sudo usermod -aG {_group_of(path)} {getpass.getuser()}, then restart the agent"
     else:
         hint = f"another program or device of this config has it open: sudo fuser -v {path}"
-    return DeviceRefused(device, f"{where}: {what}", hint=hint)
+    return DeviceRefused(device, what, hint=hint)
 
 
 def _unreachable(device: str, where: str, error: Exception) -> DriverError:
@@ -76,8 +77,8 @@ def _unreachable(device: str, where: str, error: Exception) -> DriverError:
     if isinstance(error, ConnectionRefusedError):
         hint = "the host is there, but nothing listens: look at the port number, and whether another client has it"
         return DeviceUnavailable(device, f"{where}: refuses the connection", hint=hint)
-    number = _errno_of(error)
-    what = "no answer" if isinstance(error, TimeoutError) or not number else os.strerror(number)
+    number = 0 if isinstance(error, TimeoutError) else _errno_of(error)
+    what = os.strerror(number) if number else "no answer"
     return DeviceUnavailable(
         device, f"{where}: {what}", hint=f"is it on, and in this network? ping {where[6:].rpartition(':')[0]}"
     )

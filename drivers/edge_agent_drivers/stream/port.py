@@ -205,12 +205,13 @@ class Port:
 
     def _lost(self, error: OSError | None) -> DeviceLost:
         if self._settings.address is None:
-            what, hint = "unplugged", "plug it in again; look at the cable and its power"
-        elif error is None or isinstance(error, ConnectionError):
-            what, hint = "closed by the other end", "it restarted, or serves another client: look at its connections"
-        else:
-            what, hint = f"connection lost: {error.strerror}", "look at the device, its network cable and its power"
-        return DeviceLost(self._device, f"{self.where}: {what}", hint=hint)
+            hint = "plug it in again; look at the cable and its power"
+            return DeviceLost(self._device, f"{self.where}: unplugged", hint=hint)
+        if error is None or isinstance(error, ConnectionError):
+            hint = "it restarted, or serves another client: look at its connections"
+            return DeviceLost(self._device, f"{self.where}: closed by the other end", hint=hint)
+        hint = "look at the device, its network cable and its power"
+        return DeviceLost(self._device, f"{self.where}: connection lost: {error.strerror}", hint=hint)
 
 
 # --- the operating system's side -------------------------------------------------------------------------------------
