@@ -37,7 +37,7 @@ def snap(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help=_("/dev/video0, rtsp://…, a picture, a folder, or a device of the configuration")
+            metavar="SOURCE", help=_("a camera, a stream, a picture, a folder, or a device of the configuration")
         ),
     ],
     out: Annotated[

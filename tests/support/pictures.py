@@ -35,11 +35,12 @@ class Label:
     module: int = 5  # pixels
     turned: float = 0.0  # degrees
     inverted: bool = False
+    gs1: bool = False  # content is written (01)…(21)…
 
 
 def symbol(label: Label) -> Picture:
     """The code alone, black on white, with its quiet zone."""
-    drawn = zxingcpp.create_barcode(label.content, FORMATS[label.format])
+    drawn = zxingcpp.create_barcode(label.content, FORMATS[label.format], **({"gs1": True} if label.gs1 else {}))
     image = np.array(drawn.to_image(scale=label.module, add_quiet_zones=True))
     if label.format in LINEAR:
         image = np.repeat(image[:1], BAR_HEIGHT, axis=0)

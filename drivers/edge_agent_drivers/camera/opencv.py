@@ -83,5 +83,9 @@ def brightness_of(image: Image) -> float:
 
 
 def sharpness_of(image: Image) -> float:
-    """The variance of the Laplacian of a grey picture: falls as the focus is lost. Compare it with itself only."""
-    return round(float(cv2.meanStdDev(cv2.Laplacian(image, cv2.CV_16S))[1][0][0]) ** 2, 1)
+    """The variance of the Laplacian of a grey picture: falls as the focus is lost. Compare it with itself only.
+
+    The picture is smoothed first: else it would be the sensor's noise that is measured.
+    """
+    edges = cv2.Laplacian(cv2.GaussianBlur(image, (5, 5), 0), cv2.CV_16S)
+    return round(float(cv2.meanStdDev(edges)[1][0][0]) ** 2, 1)
