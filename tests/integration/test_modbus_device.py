@@ -368,3 +368,62 @@ def test_a_bad_line_in_a_write_is_a_loss_and_logs_nothing(
     with caplog.at_level(logging.WARNING):
         over(plc, test)
     assert not caplog.records
+
+
+def test_single_values_are_written_with_the_functions_for_many_where_the_device_wants_it(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        tags = {name: {**WRITABLE[name], "write": True} for name in ("coil", "word")}
+        for quirks, functions in (({}, [5, 6]), ({"write_multiple": True}, [15, 16])):
+            async with opened(line, {"poll": "1s", "tags": tags}, quirks=quirks) as driver:
+                line.requests.clear()
+                await driver.write("coil", value=True)
+                await driver.write("word", 1.5)
+                assert [request[7] for request in line.requests if request[7] > 4] == functions
+                assert (await sample_of(driver)).values == (True, 1.5)
+
+    over(plc, test)
+
+
+def test_a_bit_is_written_by_mask_and_refused_where_there_is_none(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        tags = {"bit": {"address": "holding:620.4", "write": True}, "byte": {"address": "holding:620.high"}}
+        tags["byte"]["write"] = True
+        async with opened(line, {"poll": "1s", "tags": {**tags, "all": {"address": "holding:620"}}}) as driver:
+            await driver.write("byte", 0xAB)
+            await driver.write("bit", value=False)
+            assert (await sample_of(driver)).values == (False, 0xAB, 0xAB00 | 620 & 0xEF)
+            line.mode = "exception 1"
+            with pytest.raises(DeviceRefused, match="exception 1") as refused:
+                await driver.write("bit", value=True)
+            assert "mask write" in refused.value.hint
+
+    over(plc, test)
+
+
+def test_an_address_that_cannot_be_read_is_written_without_reading_back(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        tags = {"blind": {"address": "holding:630", "write": True, "read_back": False}}
+        tags["mode"] = {"address": "holding:631", "write": True, "enum": {0: "idle", 7: "run"}}
+        async with opened(line, tags=tags) as driver:
+            line.requests.clear()
+            await driver.write("blind", 5)
+            assert [request[7] for request in line.requests] == [6]
+            await driver.write("mode", "run")
+            assert line.requests[-2][-2:] == b"\0\7"
+            with pytest.raises(DeviceRefused, match="is none of idle, run"):
+                await driver.write("mode", "runs")
+
+    over(plc, test)
+
+
+def test_a_pause_is_kept_between_any_two_requests(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        groups = {"one": polled(a="holding:1", b="coil:2"), "two": polled(c="input:3")}
+        async with opened(line, groups=groups, quirks={"pause": "60ms"}) as driver:
+            loop = asyncio.get_running_loop()
+            began_s = loop.time()
+            for _ in range(2):
+                await driver.read()
+            assert loop.time() - began_s >= 6 * 0.06 - 0.01
+
+    over(plc, test)

@@ -17,6 +17,7 @@ from edge_agent_drivers.modbus.config import ModbusSettings
 from edge_agent_drivers.modbus.driver import ModbusDriver
 from edge_agent_drivers.modbus.patience import SHARE
 from support.certificates import Authority
+from support.modbus_plc import line_to
 from support.modbus_units import ModbusUnits, register
 from support.serial_line import SerialLine
 
@@ -310,6 +311,31 @@ def test_turns_are_taken_fairly(tmp_path: Path) -> None:
             assert [request[0] for request in line.requests].index(2) <= 1  # not behind all ten of the other
 
     on_line(test, tmp_path)
+
+
+def test_devices_behind_a_gateway_of_one_connection_share_it_and_its_late_answers_meet_nobody() -> None:
+    with ModbusUnits("tcp") as server:
+
+        async def test() -> None:
+            async with line_to(server.port) as line:
+                units = [
+                    driver_of(f"tcp://127.0.0.1:{line.port}", unit, timeout="200ms", quirks={"single_connection": True})
+                    for unit in (1, 2)
+                ]
+                async with opened(*units):
+                    assert len({unit._link._wire for unit in units}) == 1
+                    found = await asyncio.gather(*map(values_of, units))
+                    assert found == [expected(1), expected(2)]
+                    line.mode = "late"
+                    with pytest.raises(DeviceLost, match="no answer"):
+                        await values_of(units[0])
+                    line.mode = "pass"
+                    line.release()
+                    assert await values_of(units[1]) == expected(2)  # its connection is the same as before
+                    await units[0].open()
+                    assert await values_of(units[0]) == expected(1)
+
+        run(test())
 
 
 # --- answers that are none ---------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edge_agent_drivers.modbus.config import ModbusSettings, ModbusTag, describe
+from edge_agent_drivers.modbus.config import ModbusSettings, ModbusTag, Quirks, describe
+from edge_agent_drivers.modbus.connection import Connection
 
 
 def settings(**keys: Any) -> ModbusSettings:
@@ -26,11 +27,73 @@ def test_host_and_port_come_from_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    "connection", ["plc:502", "tcp://", "tcp://plc:port", "tcp://plc:99999", "tcp://u@plc", "udp://plc"]
+    ("connection", "parsed"),
+    [
+        ("tls://plc", Connection("mbap", "plc", 802, tls=True)),
+        ("tls://plc:8020", Connection("mbap", "plc", 8020, tls=True)),
+        ("rtu+tcp://10.0.0.1:4001", Connection("rtu", "10.0.0.1", 4001)),
+        ("ascii+tcp://[::1]:4001", Connection("ascii", "::1", 4001)),
+        ("rtu:///dev/ttyS0", Connection("rtu", "", 0, tty="/dev/ttyS0")),
+        ("ascii:///dev/serial/by-id/usb-X-if00", Connection("ascii", "", 0, tty="/dev/serial/by-id/usb-X-if00")),
+        ("rtu://usb:0403:6001", Connection("rtu", "", 0, tty="usb:0403:6001")),
+        ("rtu://usb:0403:6001:FT4X", Connection("rtu", "", 0, tty="usb:0403:6001:FT4X")),
+    ],
 )
-def test_a_connection_that_is_none_is_refused(connection: str) -> None:
-    with pytest.raises(ValidationError, match="connection"):
+def test_every_transport_is_named_by_its_connection(connection: str, parsed: Connection) -> None:
+    assert settings(connection=connection).parsed == parsed
+
+
+@pytest.mark.parametrize(
+    ("connection", "told"),
+    [
+        *[(wrong, "connection") for wrong in ("plc:502", "tcp://", "tcp://plc:port", "tcp://plc:99999", "tcp://u@plc")],
+        ("udp://plc", "connection"),
+        ("rtu+tls://plc:4001", "connection"),
+        ("rtu+tcp://plc", "needs the port of the serial server"),
+        ("rtu://usb:0403", "names no serial port"),
+        ("rtu://ttyUSB0", "connection"),
+    ],
+)
+def test_a_connection_that_is_none_is_refused(connection: str, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
         settings(connection=connection)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"serial": {"baud": 9600}}, "this connection has none"),
+        ({"tls": {"ca_file": "/ca.pem"}}, "write tls://"),
+        ({"connection": "tls://plc", "tls": {"cert_file": "/a.pem"}}, "go together"),
+        ({"connection": "rtu:///dev/ttyS0", "unit_id": 0}, "broadcast"),
+    ],
+)
+def test_sections_that_do_not_fit_the_connection_are_told(keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        settings(**keys)
+
+
+def test_devices_of_one_line_must_agree_how_it_is_set() -> None:
+    line = settings(connection="rtu:///dev/ttyS0", serial={"baud": 19200, "parity": "even"})
+    assert describe("oven", line).port == ("/dev/ttyS0", "modbus rtu 19200 8E1")
+    assert describe("plc", settings()).port is None
+
+
+def test_the_quirks_limit_each_table() -> None:
+    assert Quirks().limits("holding") == (125, 124)
+    assert Quirks().limits("coil") == (2000, 16 * 124)
+    assert Quirks(max_pdu=64).limits("input") == (31, 124)
+    assert Quirks(max_pdu=64).most_written == 29
+    own = Quirks.model_validate({"max_gap": 8, "tables": {"input": {"max_registers": 32, "max_gap": 0}}})
+    assert own.limits("input") == (32, 0)
+    assert own.limits("holding") == (125, 8)
+    assert Quirks(max_bits=100).limits("discrete") == (100, 16 * 124)
+
+
+def test_what_one_write_cannot_carry_is_refused() -> None:
+    long = {"address": "holding:0", "type": "float32", "count": 20, "write": True}
+    with pytest.raises(ValueError, match="longer than one write"):
+        describe("plc", settings(quirks={"max_pdu": 64}, tags={"curve": long}))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +145,10 @@ def test_the_recorded_type_says_what_scaling_makes_of_a_value() -> None:
     assert ModbusTag(address="holding:1", type="int16", scale=0.1).recorded_type == "float64"
     assert ModbusTag(address="holding:1", type="int16", scale=10.0).recorded_type == "int64"
     assert ModbusTag(address="holding:1", type="float32").recorded_type == "float32"
+    assert ModbusTag(address="holding:1", type="bcd32").recorded_type == "uint32"
+    assert ModbusTag(address="holding:1", enum={0: "idle"}).recorded_type == "string"
+    assert ModbusTag(address="holding:1", type="int16", scale=0.1, count=4).recorded_type == "float64[]"
+    assert ModbusTag(address="coil:1", count=4).recorded_type == "bool[]"
 
 
 def test_a_group_is_polled_or_triggered_not_both_and_not_neither() -> None:

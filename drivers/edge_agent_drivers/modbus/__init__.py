@@ -1,4 +1,4 @@
-"""Modbus TCP: see README.md beside this file. Importing it loads neither pymodbus nor the driver."""
+"""Modbus over TCP, TLS and serial lines: see README.md beside this file. Importing it loads no protocol library."""
 
 from __future__ import annotations
 
