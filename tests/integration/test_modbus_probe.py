@@ -13,7 +13,7 @@ from edge_agent.bench import Guess
 from edge_agent.errors import DeviceRefused, DeviceUnavailable
 from edge_agent_drivers.modbus.config import ModbusSettings, ModbusTag
 from edge_agent_drivers.modbus.guesses import probe, understood
-from support.modbus_plc import HOLE, ModbusPlc
+from support.modbus_plc import HOLE, Line, ModbusPlc
 from support.mosquitto import free_port
 
 AT = 100
@@ -179,3 +179,29 @@ def test_what_is_no_address_is_refused_with_what_to_write(text: str) -> None:
     with pytest.raises(DeviceRefused) as error:
         understood(text)
     assert error.value.hint
+
+
+class Curt(Line):
+    """Hangs up where others answer with an exception."""
+
+    async def _answer(self, request: bytes, reply: bytes, writer: asyncio.StreamWriter) -> None:
+        if reply[7] & 0x80:
+            raise ConnectionResetError
+        await super()._answer(request, reply, writer)
+
+
+def test_a_device_that_hangs_up_on_what_it_does_not_have(plc: ModbusPlc) -> None:
+    async def ask(address: str) -> Sequence[Guess]:
+        line = Curt(plc.port)
+        await line.start()
+        try:
+            return await probe(settings(plc, connection=f"tcp://127.0.0.1:{line.port}"), address)
+        finally:
+            await line.stop()
+
+    found = asyncio.run(ask(words_at(-1)))
+    words = {each.address: each for each in found if each.type == "uint16" and each.order == "ABCD"}
+    assert [words[words_at(off)].value for off in (-2, -1, 0)] == [HOLE.start - 2, HOLE.start - 1, None]
+    assert words[words_at(0)].why == "it hangs up"
+    with pytest.raises(DeviceUnavailable):  # the address itself: no value at all
+        asyncio.run(ask(words_at(1)))

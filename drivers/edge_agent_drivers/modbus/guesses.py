@@ -50,8 +50,14 @@ async def probe(settings: ModbusSettings, address: str) -> Sequence[Guess]:
     read: dict[str, tuple[Any, str]] = {}
     try:
         await driver.open()
-        for name in sections:
-            read |= await _values(driver, name)
+        for name, section in sections.items():
+            try:
+                read |= await _values(driver, name)
+            except DeviceLost:  # some hang up on a register that they do not have; not on the address itself
+                if not read:
+                    raise
+                read |= dict.fromkeys(section.tags, (None, "it hangs up"))
+                await driver.open()
     finally:
         await driver.close()
     return [_guess(tag, *read[f"way_{index}"]) for index, tag in enumerate(tags)]
