@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from asyncua.ua.status_codes import StatusCodes
 
@@ -26,7 +26,8 @@ from edge_agent_drivers.opcua.codes import words
 from edge_agent_drivers.opcua.config import OpcuaSettings, OpcuaTag, describe
 from edge_agent_drivers.opcua.faults import Refused, on_opening
 from edge_agent_drivers.opcua.groups import BoundGroup
-from edge_agent_drivers.opcua.images import News
+from edge_agent_drivers.opcua.history import memory_of, past
+from edge_agent_drivers.opcua.images import Memory, News
 from edge_agent_drivers.opcua.link import Link
 from edge_agent_drivers.opcua.publishing import Publisher
 from edge_agent_drivers.opcua.subscriptions import Item, Subscribed, monitor, subscribe
@@ -62,6 +63,8 @@ class OpcuaDriver:
         self._subscribed: dict[int, tuple[Subscribed, BoundGroup]] = {}
         self._refused: dict[int, Item] = {}  # by client handle
         self._ready: deque[list[Sample]] = deque()  # the levels, until they are read
+        self._gaps: list[tuple[BoundGroup, Memory, Sample]] = []  # groups whose history is still to be read
+        self._past: Iterator[list[Sample]] | None = None
         self._messages: deque[tuple[int, Notification]] = deque()  # one, and what was missing before it
         self._due: dict[str, float] = {}  # by polled group, in the loop's time
         self._retry_at = 0.0
@@ -92,6 +95,8 @@ class OpcuaDriver:
         while True:
             if self._ready:
                 return self._ready.popleft()
+            if samples := await self._remembered():
+                return samples
             if samples := await self._notified():
                 return samples
             loop = asyncio.get_running_loop()
@@ -129,6 +134,8 @@ class OpcuaDriver:
         for name, shape in self._shape.groups.items():
             group = BoundGroup(shape, self._settings.groups[name], self._link)
             self._groups[name] = group
+            if self._settings.history and group.settings.subscribe is not None:
+                group.memory = memory_of(self._device, self._settings.connection, shape.tagset)
             await group.learn(self._types)
             sample = await group.fresh(self._types, group.image)
             bad = [reason for place, reason in (sample.status or {}).items() if sample.values[place] is None]
@@ -136,6 +143,9 @@ class OpcuaDriver:
             refusals += bad
             if not group.settings.on_trigger:
                 self._ready.append([sample])
+            if group.memory is not None:
+                before = Memory(dict(group.memory.last_ns), group.memory.values)
+                self._gaps.append((group, before, sample))
             if group.settings.poll is not None:
                 self._due[name] = asyncio.get_running_loop().time() + group.settings.poll
         unknown = words(StatusCodes.BadNodeIdUnknown)
@@ -204,7 +214,25 @@ class OpcuaDriver:
         if not said:
             return []
         news = await group.understood(said, self._types)
-        return group.samples(news, clock.now(), subscribed.interval_s)
+        samples = group.samples(news, clock.now(), subscribed.interval_s)
+        if group.memory is not None:
+            for sample in samples:
+                group.memory.keep(sample)
+        return samples
+
+    async def _remembered(self) -> list[Sample]:
+        """The next samples of the gap before this connection; none when there are none left."""
+        while self._gaps:
+            group, before, level = self._gaps[0]
+            if self._past is None:
+                self._past = await past(self._link, self._types, group, before, level)
+            if samples := next(self._past, []):
+                return samples
+            if group.memory is not None:
+                group.memory.keep(level)  # not before: what a new loss cuts short is then read again
+            self._past = None
+            self._gaps.pop(0)
+        return []
 
     def _heard(self, subscription: int) -> None:
         """It lives; or nobody could say so, because the server had no request of ours to answer."""

@@ -11,7 +11,7 @@ from edge_agent.driver import Group
 from edge_agent.model import Instant, Sample
 from edge_agent_drivers.opcua.binary import DataValue
 from edge_agent_drivers.opcua.config import OpcuaGroup, OpcuaTag
-from edge_agent_drivers.opcua.images import GroupImage, News
+from edge_agent_drivers.opcua.images import GroupImage, Memory, News
 from edge_agent_drivers.opcua.link import Link
 from edge_agent_drivers.opcua.typebook import TypeBook
 from edge_agent_drivers.opcua.values import Taker
@@ -25,6 +25,7 @@ class BoundGroup:
         self.name = group.tagset.group
         self.tags: list[OpcuaTag] = list(settings.tags.values())
         self.image = GroupImage(group.tagset)
+        self.memory: Memory | None = None  # for the history of the next gap
         self.nodes: list[tuple[int, ua.NodeId]] = []  # (place in the group, node)
         self.takers: list[Taker] = []
         self._link = link

@@ -8,6 +8,7 @@ source times, so that each value is in exactly one of them and each tag's values
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edge_agent.model import Instant, Sample, TagSet, Value
@@ -22,6 +23,20 @@ class News(NamedTuple):
     status: str
     source_ns: int | None
     server_ns: int | None
+
+
+@dataclass(slots=True)
+class Memory:
+    """What was known of a group when its last connection ended."""
+
+    last_ns: dict[int, int] = field(default_factory=dict)  # by place: the newest source time
+    values: tuple[Value, ...] = ()
+
+    def keep(self, sample: Sample) -> None:
+        """Remember what this sample says."""
+        if sample.source_ns:
+            self.last_ns.update(sample.source_ns)
+        self.values = sample.values
 
 
 class GroupImage:
