@@ -42,6 +42,10 @@ class PtyDevice(PtyReader):
             asyncio.get_running_loop().remove_reader(master)
             asyncio.get_running_loop().call_later(0.005, self._again, master)
             return
+        self._understand()
+
+    def _understand(self) -> None:
+        """Answer every whole request that has arrived."""
         while self._asked:
             request = next((each for each in self.answers if self._asked.startswith(each)), None)
             if request is None:

@@ -39,7 +39,9 @@ class RfidDriver:
         self._device = device
         self._settings = settings
         self._port = Port(device, settings)
-        self._conversation = Conversation(self._port, _framing(settings), IDLE_S)
+        self._conversation = Conversation(
+            self._port, _framing(settings), IDLE_S, only_answers=settings.protocol == "feig"
+        )
         self._feig: FeigReader | None = None
         if settings.protocol == "feig":
             where, timeout_s = self._port.where, settings.timeout

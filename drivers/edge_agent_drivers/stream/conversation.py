@@ -48,12 +48,14 @@ class Heard(NamedTuple):
 
 
 class Conversation:
-    """See the module docstring. ``idle_s``: what is unfinished after this pause is cut off."""
+    """See the module docstring. ``idle_s``: what is unfinished after this pause is cut off. ``only_answers``: the
+    device never speaks by itself, so what is unfinished when it is asked anew is none of the answer."""
 
-    def __init__(self, port: Port, framing: Framing, idle_s: float) -> None:
+    def __init__(self, port: Port, framing: Framing, idle_s: float, only_answers: bool = False) -> None:
         self._port = port
         self._framing = framing
         self._idle_s = idle_s
+        self._only_answers = only_answers
         self._inbox: deque[Heard] = deque()
         self._answer: tuple[Callable[[Heard], bool], list[Heard]] | None = None
         self._one_master = asyncio.Lock()
@@ -96,6 +98,8 @@ class Conversation:
         async with self._one_master:
             answers: list[Heard] = []
             if request:
+                if self._only_answers:
+                    self._framing.reset()
                 await self._port.send(request)
             deadline_s = asyncio.get_running_loop().time() + timeout_s
             self._answer = (is_answer, answers)
