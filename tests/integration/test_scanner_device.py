@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from edge_agent.bench import Heard
 from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected
 from edge_agent.model import Scan, ScanStatus
+from edge_agent_drivers.scanner.bench import hear
 from edge_agent_drivers.scanner.config import ScannerSettings
 from edge_agent_drivers.scanner.driver import ScannerDriver
 from edge_agent_drivers.stream import failure
@@ -438,5 +440,27 @@ def test_a_cancelled_open_leaves_the_port_free(tmp_path: Path) -> None:
         await driver.open()
         await driver.close()
         reader.unplug()
+
+    run(test())
+
+
+def test_listening_tells_each_burst_and_then_the_loss(tmp_path: Path) -> None:
+    async def test() -> None:
+        reader = PtyReader(tmp_path / "gate")
+        settings = ScannerSettings.model_validate({"port": str(reader.port), "baud": 115200})
+        heard: list[Heard] = []
+        async with asyncio.timeout(SOON_S):
+            listening = hear(settings, b"T\r", 30.0)
+            asking = asyncio.ensure_future(anext(listening))
+            assert await asyncio.to_thread(reader.received) == b"T\r"  # it is open, and what was stale is discarded
+            reader.send(b"SN1\r\n")
+            heard.append(await asking)
+            reader.send(b"SN2\r\n")
+            heard.append(await anext(listening))
+            reader.unplug()
+            heard += [one async for one in listening]
+        assert [one.data for one in heard] == [b"SN1\r\n", b"SN2\r\n", b""]
+        assert heard[2].error == f"{reader.port}: unplugged"
+        assert heard[0].after_s <= heard[1].after_s <= heard[2].after_s
 
     run(test())

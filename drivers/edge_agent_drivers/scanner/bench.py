@@ -91,7 +91,7 @@ async def hear(settings: StreamSettings, sent: bytes, for_s: float) -> AsyncIter
                 yield Heard(first_s, burst, last_s - first_s)
                 total, burst = total + len(burst), b""
             if failed is not None:
-                yield Heard(now_s, b"", error=str(failed.args[0]).removeprefix(f"{settings.port}: "))
+                yield Heard(now_s, b"", error=str(failed.args[0]).removeprefix("port: "))
             if isinstance(failed, DeviceLost):
                 return
         if burst:

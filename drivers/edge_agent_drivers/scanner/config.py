@@ -89,7 +89,9 @@ class ScannerSettings(StreamSettings):
         description="regular expression with one group, the code, where the reader appends other data to it; "
         "what does not fit is garbage",
     )
-    trigger: TriggerSettings = TriggerSettings()
+    trigger: TriggerSettings = Field(
+        default=TriggerSettings(), description="the commands of the tag trigger; what is not written is the profile's"
+    )
 
     @field_validator("no_read")
     @classmethod

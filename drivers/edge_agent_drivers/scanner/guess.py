@@ -62,6 +62,8 @@ def recognize(settings: StreamSettings, sent: bytes, heard: Sequence[Heard]) -> 
     """What this stream may be, the likeliest first; at least one."""
     stream = cut(heard)
     notes = tuple(_notes(stream))
+    if damaged := sum(bool(one.error) and not one.data for one in heard):
+        notes = (f"characters came damaged, {damaged} times: look at baud, data_bits and parity", *notes)
     if not stream.data:
         return [Likeness(0.0, "nothing was heard", {}, notes)]
     likely = []
