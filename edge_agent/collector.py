@@ -9,8 +9,8 @@ others nothing. What goes wrong is told apart by the driver's errors:
   open device counts as a loss instead: the line stands until the acknowledge arrives, so it is tried again soon.
   A bit that was taken and is cleared again (ValueNotKept) is only counted: many PLCs clear the acknowledge themselves.
 - ReadingRejected: counted; too many in a row count as a loss.
-- a device that sends more scans than any reader reads (a stuck trigger, noise on the line) is closed for 30 to 60 s,
-  FAULTED: it would fill the log and take the time of the others. That is a gap like any other.
+- a device that sends more scans than can be meant (see :mod:`flood`) is closed for 30 to 60 s, FAULTED: that is a gap
+  like any other.
 - anything else is a fault in the driver: it is isolated (closed, another try after a minute), the agent goes on.
 
 A collector reads ahead of the disk by at most 64 samples. A write waits for the commit of what caused it, and
@@ -34,9 +34,10 @@ from edge_agent import clock
 from edge_agent.binding import ReadGroup
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
 from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError, ReadingRejected, ValueNotKept
+from edge_agent.flood import DeviceFloods, Flood
 from edge_agent.line import Request, WriteTag
 from edge_agent.logs import Log, Outage
-from edge_agent.model import Sample, Value
+from edge_agent.model import Sample, Scan, Value
 from edge_agent.taker import Taker
 from edge_agent.traffic import Traffic
 
@@ -48,8 +49,7 @@ CALL_TIMEOUT_S = 30.0  # above any driver's own time-out: a call that takes long
 CLOSE_TIMEOUT_S = 3.0
 REJECTED_IN_A_ROW = 10
 TURN_S = 0.001  # so long a driver that never waits may keep the loop
-SCANS_PER_S = 50  # that one device may send for longer than a burst; a fast sorter makes 20
-SCANS_BURST = 500
+BATCH = 32  # items of one read between two looks at the clock
 ASKED_MAX = 16  # writes that people ask for and that wait for the device
 ASKED_TIMEOUT_S = 15.0
 STABLE_S = 10.0  # a connection that lasted so long begins the back-off anew
@@ -60,10 +60,6 @@ T = TypeVar("T")
 
 class DriverIsolated(DriverError):
     """The driver raised what its contract does not allow: a fault in its code, not in the device."""
-
-
-class DeviceFloods(DriverError):
-    """The device sends more scans than can be meant."""
 
 
 _KINDS = {  # as they are counted, and the state that follows; of all others: lost or unavailable, connecting
@@ -105,8 +101,7 @@ class Collector:
         self._unclosed = Outage(log, "close", device=name)
         self._status: dict[str, Any] = {"driver": spec.name, "rejected": 0, "not_kept": 0, "reconnects": 0}
         self._traffic = Traffic(self._read_ok)
-        self._scans_left = float(SCANS_BURST)
-        self._scanned_at = self._read_ok
+        self._flood = Flood(name, self._read_ok)
         self._turn_ends = 0.0
         self._state("connecting")
         line.attach(name, self._request)
@@ -390,27 +385,26 @@ class Collector:
             return
         self._rejected_in_a_row = 0
         self._read_ok = clock.now()
-        traffic, scans = self._traffic, self._traffic.scans
-        traffic.read(self._read_ok)
-        for item in items:
-            if isinstance(item, Sample):
-                traffic.sample(item, asked=group is not None)
-                self._uncommitted.append(self._line.sample(item))
-            else:
-                traffic.scan(item)
-                self._uncommitted.append(self._line.scan(item))
-        if traffic.scans != scans:
-            self._must_not_flood(traffic.scans - scans)
+        self._traffic.read(self._read_ok)
+        rest = iter(items)
+        try:
+            for number, item in enumerate(rest, 1):
+                self._take(item, asked=group is not None)
+                if number % BATCH == 0 and asyncio.get_running_loop().time() >= self._turn_ends:
+                    await self._give_way()
+        except asyncio.CancelledError:
+            for item in rest:  # the read at hand is finished: the driver has given it away
+                self._take(item, asked=group is not None)
+            raise
 
-    def _must_not_flood(self, scans: int) -> None:
-        since, self._scanned_at = self._scanned_at, self._read_ok
-        passed_s = (self._scanned_at.mono_ns - since.mono_ns) / 1e9
-        self._scans_left = min(SCANS_BURST, self._scans_left + passed_s * SCANS_PER_S) - scans
-        if self._scans_left < 0:
-            self._scans_left = SCANS_BURST
-            hint = "set the reader to one read a trigger; look for noise on the line: edge-agent listen-serial PORT"
-            what = f"sends more than {SCANS_PER_S} scans a second without an end; it is left alone for a while"
-            raise DeviceFloods(self.name, what, hint=hint)
+    def _take(self, item: Sample | Scan, *, asked: bool) -> None:
+        if isinstance(item, Sample):
+            self._traffic.sample(item, asked=asked)
+            self._uncommitted.append(self._line.sample(item))
+        else:
+            self._traffic.scan(item)
+            self._flood.take(item, self._read_ok)
+            self._uncommitted.append(self._line.scan(item))
 
     def _reject(self, error: ReadingRejected) -> None:
         self._status["rejected"] += 1

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import clock, collector
+from edge_agent import clock, collector, flood
 from edge_agent.binding import ReadGroup
 from edge_agent.collector import Collector
 from edge_agent.driver import Cadence
 from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError, ReadingRejected, ValueNotKept
 from edge_agent.line import WriteTag
-from edge_agent.model import Sample, Scan, Value
+from edge_agent.model import Sample, Scan, ScanStatus, Value
 from support.scripted_device import FAST, SLOW, Scripted, count_up, quick_retries, running, sample, until
 
 __all__ = ["quick_retries"]
@@ -252,20 +252,26 @@ def test_a_driver_that_never_waits_lets_others_run(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("good", [True, False])
 def test_a_reader_that_babbles_is_left_alone_and_the_log_is_spared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, good: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    burst = 400
+    monkeypatch.setattr(flood, "SCANS_BURST", burst)
+    monkeypatch.setattr(flood, "SCANS_PER_S", 10)
     monkeypatch.setattr(collector, "REFUSED_RETRY_S", (30.0, 60.0))
     numbers = itertools.count()
 
     async def babble(driver: Scripted, group: str | None) -> Sequence[Scan]:
-        return [Scan("plc", clock.now(), b"SN%d" % next(numbers)) for _ in range(7)]
+        await asyncio.sleep(0.001)
+        status = ScanStatus.READ if good else ScanStatus.GARBAGE
+        return [Scan("plc", clock.now(), b"SN%d" % next(numbers), status) for _ in range(7)]
 
     async def main() -> None:
         async with running(tmp_path, babble, cadence=Cadence.EVENT) as (item, driver, line):
             await until(lambda: item.status()["state"] == "faulted")
             status = item.status()
-            assert status["scans"] < collector.SCANS_BURST * 2
+            assert status["scans"] < 2 * (burst if good else burst / flood.GARBAGE_COST)
             assert (status["errors"], driver.calls[-1]) == ({"flood": 1}, "close")
             assert "edge-agent" in status["hint"]
             await until(lambda: line.findings["observation_gap"] == 1)
@@ -273,7 +279,8 @@ def test_a_reader_that_babbles_is_left_alone_and_the_log_is_spared(
     asyncio.run(main())
 
 
-def test_a_fast_reader_is_no_flood(tmp_path: Path) -> None:
+def test_a_fast_reader_is_no_flood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flood, "SCANS_BURST", 10)
     sent = 0
 
     async def sorter(driver: Scripted, group: str | None) -> Sequence[Scan]:
@@ -284,9 +291,29 @@ def test_a_fast_reader_is_no_flood(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with running(tmp_path, sorter, cadence=Cadence.EVENT) as (item, driver, _line):
-            item._scans_left = 10
             await until(lambda: item.status()["scans"] > 30)
             assert driver.calls.count("open") == 1
+
+    asyncio.run(main())
+
+
+def test_a_long_batch_gives_way_and_is_taken_whole_though_the_agent_stops(tmp_path: Path) -> None:
+    given = 3000
+
+    async def batch(driver: Scripted, group: str | None) -> Sequence[Sample | Scan]:
+        if len(driver.calls) > 2:
+            await asyncio.Event().wait()
+        return [sample(FAST, number) for number in range(given)]
+
+    async def main() -> None:
+        async with running(tmp_path, batch, cadence=Cadence.EVENT) as (item, _driver, line):
+            await until(lambda: item.status()["samples"] > 0)
+            partly = item.status()["samples"]
+            assert partly < given, "others have a turn before it is done"
+            item.stop()
+            await until(lambda: item.status()["state"] == "stopped")
+            assert item.status()["samples"] == given
+            assert line.buffer.next_seq > given
 
     asyncio.run(main())
 
