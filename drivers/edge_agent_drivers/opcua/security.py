@@ -97,6 +97,10 @@ class SecureClient(Client):
             what = "the server does not have the key of the certificate that it shows: it is not who it says"
             raise DeviceRefused(agreed.device, what, hint="find out what answers at this address") from error
         except UaError as error:
+            if not agreed.endpoints:  # it was not asked for its list before: connections in clear need none
+                what = f"the server has no endpoint without security: {error}"
+                hint = f"edge-agent opcua trust {agreed.device} shows what it offers; write that policy: and mode:"
+                raise DeviceRefused(agreed.device, what, hint=hint) from error
             what = f"the session is not what the server's list of endpoints promised: {error}"
             raise DeviceRefused(agreed.device, what, hint=_BETWEEN) from error
         if agreed.server and _first(result.ServerCertificate) != agreed.server:
