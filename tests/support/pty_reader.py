@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pty
+import time
 from pathlib import Path
 
 
@@ -42,6 +43,12 @@ class PtyReader:
             data = data[os.write(self._master, data) :]
 
     def received(self) -> bytes:
-        """What was sent to it, up to now; waits for the first of it."""
+        """What was sent to it, up to now; waits for the first of it, also while nobody has the port open yet."""
         assert self._master is not None
-        return os.read(self._master, 4096)
+        deadline_s = time.monotonic() + 10
+        while True:
+            try:
+                return os.read(self._master, 4096)
+            except OSError:  # EIO: no slave
+                assert time.monotonic() < deadline_s, "nobody opened the port"
+                time.sleep(0.005)
