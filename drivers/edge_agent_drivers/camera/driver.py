@@ -22,6 +22,7 @@ from edge_agent_drivers.camera.live import Live
 from edge_agent_drivers.camera.properties import Properties
 
 CLOSE_S = 2.0
+JOIN_S = 0.1
 
 
 class CameraDriver:
@@ -107,6 +108,7 @@ class CameraDriver:
                 while not frames.ended:
                     await self._news.wait()
                     self._news.clear()
+                frames.thread.join(JOIN_S)  # it has said its last word: this takes microseconds
 
     def _open_frames(self) -> Frames:
         if self._frames is None:
