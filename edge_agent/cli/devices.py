@@ -220,7 +220,7 @@ async def _devices(
 def _note(result: _Result, driver: str, where: str, what: str, show: bool) -> None:
     result.problems.append({"driver": driver, "where": where, "what": what})
     if show:
-        typer.echo(f"{driver}: {what}", err=True)
+        typer.echo(what if what.startswith(f"{driver}: ") else f"{driver}: {what}", err=True)
 
 
 def _progress(driver: str, place: Where) -> None:

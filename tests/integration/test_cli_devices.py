@@ -92,7 +92,7 @@ def test_a_host_is_found_and_numbered(run: Any, plc: ModbusPlc) -> None:
 
 @pytest.mark.skipif(not namespaces.permitted(), reason="network namespaces cannot be made here")
 def test_the_hosts_of_a_subnet_are_found_in_a_network_of_its_own() -> None:
-    program = [sys.executable, "-m", "edge_agent", "devices", "scan", "--driver", "modbus", "--timeout", "2"]
+    program = [sys.executable, "-m", "edge_agent", "devices", "scan", "--driver", "modbus", "--timeout", "1"]
     command = [sys.executable, modbus_subnet.__file__, *program, "--subnet", modbus_subnet.SUBNET, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     found = json.loads(done.stdout)["found"]

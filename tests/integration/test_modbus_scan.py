@@ -194,6 +194,13 @@ def test_an_exception_is_an_answer(named: int, code: int) -> None:
     assert ("exception" in device.what) == (code != 1)  # 1: it has no such table
 
 
+def test_devices_behind_a_serial_server_are_found() -> None:
+    with ModbusUnits("rtu+tcp") as server:
+        devices = found(Where(hosts=(f"127.0.0.1:{server.port}",), units=(2, 3), timeout_s=0.5))
+    assert [device.where for device in devices] == [f"rtu+tcp://127.0.0.1:{server.port}"] * 2
+    assert [ModbusSettings.model_validate(dict(device.section)).unit_id for device in devices] == [2, 3]
+
+
 # --- a line ------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +244,7 @@ def on_line(line: TunedLine, kind: str, units: tuple[int, ...] = (), timeout_s: 
 
 def test_the_speed_of_a_line_is_found(tmp_path: Path) -> None:
     line = TunedLine(tmp_path / "line", 19200)
-    devices = on_line(line, "rtu", units=(2, 3, 9))
+    devices = on_line(line, "rtu", units=(2, 3))
     assert [device.section["unit_id"] for device in devices] == [2, 3]
     assert all(device.where == f"rtu://{line.port}" for device in devices)
     assert all("RTU 19200" in device.what for device in devices)
@@ -279,20 +286,20 @@ def test_ascii_is_found_after_rtu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_line_with_nobody_says_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "BAUDS", (9600,))
 
-    async def ask(wrong: bytes) -> DeviceUnavailable:
+    async def ask(wrong: bytes, timeout_s: float) -> DeviceUnavailable:
         line = TunedLine(tmp_path / "line", 50, wrong=wrong)
         await line.plug()
         try:
             with pytest.raises(DeviceUnavailable) as error:
-                _ = [each async for each in scan(Where(ports=(str(line.port),), units=(7,), timeout_s=0.1))]
+                _ = [each async for each in scan(Where(ports=(str(line.port),), units=(7,), timeout_s=timeout_s))]
             return error.value
         finally:
             line.unplug()
 
-    silent = asyncio.run(ask(b""))
+    silent = asyncio.run(ask(b"", 0.01))
     assert "no answer in 8 tries: unit ids 7; 9600 baud; RTU 8E1/8N1/8O1/8N2; ASCII" in str(silent)
     assert "A and B swapped" in silent.hint
-    noisy = asyncio.run(ask(b"\x00\xff"))
+    noisy = asyncio.run(ask(b"\x00\xff", 0.1))
     assert "characters came that are no Modbus (RTU 9600 8E1" in noisy.hint
 
 

@@ -1,8 +1,9 @@
 """Finding Modbus devices: on hosts of a network, and on a serial line whose settings nobody knows.
 
-**Hosts.** At most CONNECTS at a time. On each that takes the connection every unit id is asked for one register; an
-exception is an answer too. Where no unit ids were given, DEFAULT_UNITS are asked, and one nobody uses: a device that
-answers to that one as well answers to all, and is one device. A host that sends what is no Modbus is told, and left.
+**Hosts.** At most CONNECTS at a time. On each that takes the connection the unit ids are asked for one register; an
+exception is an answer too. A unit id that nobody has is asked as well: a device that answers to that one answers to
+all, and is one device. A host that says nothing may be a serial server, and is asked in RTU frames. One that sends what
+is no Modbus is told, and left.
 
 **A line.** Settings are tried in order of likelihood until one good frame answers; from then on the other unit ids are
 asked with these. Nothing is ever written, and a try waits until the line is quiet.
@@ -30,9 +31,10 @@ from edge_agent_drivers.stream.settings import StreamSettings
 
 CONNECTS = 64
 DEFAULT_PORT = 502
-DEFAULT_UNITS = (1, 255, 0, 2)  # of a host: a device is 1 or ignores it; 255 and 0 mean the host itself
 NOBODYS_UNITS = range(248, 255)  # reserved by the standard
 LINE_UNITS = (1, 2, 3)  # asked with every setting
+SCHEMES = {"tcp": (1, 255, 0, 2), "rtu+tcp": LINE_UNITS}
+"""How a host may speak, and the unit ids asked: a device is 1 or ignores it; 255 and 0 mean the host itself."""
 LINE_UNITS_MORE = tuple(range(1, 11))  # asked once the setting is known
 BAUDS = (9600, 19200, 115200, 38400, 57600, 4800, 2400)
 FORMATS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -91,35 +93,42 @@ async def _on_hosts(where: Where, silent: list[DriverError]) -> AsyncIterator[Fo
 
 
 async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]) -> list[Found]:
-    """The devices on one host."""
-    at = f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
-    asker = Asker(Port("modbus", StreamSettings(port=at)), Mbap(lenient=True), where.timeout_s)
-    try:
-        await asker.open()
-        devices, beside = await _present(asker, where.units or DEFAULT_UNITS, not where.units)
-        found = []
-        for unit_id in devices:
-            section = {"driver": "modbus", "connection": at, "unit_id": unit_id}
-            found.append(await _described(asker, at, unit_id, section, beside))
-    except TimeoutError:
-        silent.append(
-            DeviceUnavailable("modbus", f"{at}: no answer", hint=f"ping {host}; is it on, and in this network?")
-        )
-        return []
-    except DriverError as error:
-        silent.append(error)
-        return []
-    finally:
-        asker.close()
-    if found:
-        return found
-    if beside:
-        what = beside
-    elif asker.noise:
-        what = "something listens there that does not speak Modbus"
-    else:
-        what = "takes the connection and answers nothing; ask other unit ids with --unit 1-247"
-    return [Found("modbus", at, what, {})]
+    """The devices on one host: those that speak Modbus TCP; if it says nothing, those behind a serial server."""
+    at = f"{f'[{host}]' if ':' in host else host}:{port}"
+    what = ""
+    for scheme, units in SCHEMES.items():
+        framing = Mbap(lenient=True) if scheme == "tcp" else FRAMINGS[scheme.partition("+")[0]]()
+        asker = Asker(Port("modbus", StreamSettings(port=f"tcp://{at}")), framing, where.timeout_s)
+        try:
+            await asker.open()
+            found, beside = await _with_framing(asker, f"{scheme}://{at}", where.units, units)
+        except TimeoutError:
+            hint = f"ping {host}; is it on, and in this network?"
+            silent.append(DeviceUnavailable("modbus", f"tcp://{at}: no answer", hint=hint))
+            return []
+        except DriverError as error:
+            silent.append(error)
+            return []
+        finally:
+            asker.close()
+        if found:
+            return found
+        what = what or beside or ("something listens there that does not speak Modbus" if asker.noise else "")
+        if what:
+            break
+    what = what or "takes the connection and answers nothing; ask other unit ids with --unit 1-247"
+    return [Found("modbus", f"tcp://{at}", what, {})]
+
+
+async def _with_framing(
+    asker: Asker, connection: str, asked: Sequence[int], units: Sequence[int]
+) -> tuple[list[Found], str]:
+    devices, beside = await _present(asker, asked or units, not asked)
+    found = []
+    for unit_id in devices:
+        section = {"driver": "modbus", "connection": connection, "unit_id": unit_id}
+        found.append(await _described(asker, connection, unit_id, section, beside))
+    return found, beside
 
 
 # --- a serial line -------------------------------------------------------------------------------------------------
