@@ -8,7 +8,8 @@
 
 Modes: ``pass``; ``silent``; ``drip`` (one byte at a time); ``half`` (half of it, then nothing); ``cut`` (half of it,
 then unplugged); ``garbage``; ``flood``; ``crc`` (one bit wrong); ``stranger`` (another unit's good frame);
-``late`` (held until ``release``); ``glitch`` (a stray byte in front); ``echo`` (the request comes back in front).
+``late`` (held until ``release``); ``glitch`` (a stray byte in front); ``echo`` (the request comes back in front);
+``slow glitch``, ``slow echo`` (the answer a quarter of a second behind that).
 """
 
 from __future__ import annotations
@@ -82,8 +83,10 @@ class SerialLine:
     def _on_request(self, near: int, far: int) -> None:
         data = os.read(near, 4096)
         self.requests.append(data)
-        if self.mode == "echo":
+        if self.mode.endswith("echo"):
             self.send(data)
+        if self.mode.endswith("glitch"):
+            self.send(b"\x00")
         if data[0] not in self.dead:
             os.write(far, data)
 
@@ -125,8 +128,8 @@ class SerialLine:
                 self.send(frame + FramerRTU.compute_CRC(frame).to_bytes(2, "big"))
             case "late":
                 self._held.append(answer)
-            case "glitch":
-                self.send(b"\x00" + answer)
+            case "slow glitch" | "slow echo":
+                asyncio.get_running_loop().call_later(0.25, self.send, answer)
             case _:
                 self.send(answer)
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.model import Value
@@ -364,6 +364,7 @@ def test_a_mask_write_sets_just_the_bits_of_the_tag(bit: int, count: int, order:
         assert read(after.to_bytes(2, "big"), *others) == read(before.to_bytes(2, "big"), *others)
 
 
+@settings(max_examples=50)
 @given(
     tags=register_tags(),
     value=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists),

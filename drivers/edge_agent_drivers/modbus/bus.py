@@ -16,13 +16,14 @@ import asyncio
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from edge_agent.errors import DeviceLost, ReadingRejected
+from edge_agent.errors import DeviceLost
 from edge_agent_drivers.modbus.config import ModbusSettings
 from edge_agent_drivers.modbus.frames import FRAMINGS, Framing, Mbap, NotFramed, Request
 from edge_agent_drivers.modbus.patience import OWED_TIMEOUTS, Owed, Patience
-from edge_agent_drivers.modbus.wire import Wire, WireError, wire_of
+from edge_agent_drivers.modbus.wire import Garbled, Wire, WireError, wire_of
 
 HEARD_MAX = 4096  # bytes that come while one answer is waited for; the longest is 513
+SHORTEST = 5  # bytes of an answer; fewer are a stray one or two, as the line turns around
 STALE_TRIES = 20  # a line that is never quiet is no line to speak on
 SILENT_GATEWAY = 11  # the exception that says: the unit behind me does not answer
 _NUMBERS = 0xFFFF
@@ -36,10 +37,6 @@ class NotModbus(DeviceLost):
     """What answers there does not speak Modbus TCP, or no longer."""
 
 
-class Garbled(ReadingRejected):
-    """Something came, and no answer could be found in it."""
-
-
 class NoAnswer(WireError):
     """Nothing came in time."""
 
@@ -49,6 +46,7 @@ class _Asked(NamedTuple):
 
     request: Request
     number: int
+    frame: bytes
     until_s: float
 
 
@@ -66,6 +64,7 @@ class Bus:
         self._number = 0
         self._heard = b""
         self._quiet_since_s = 0.0
+        self._echoes = False  # a two-wire adapter gives back what it sends; learnt from a read
         self._under_way: _Asked | None = None
         self._owed = Owed()
 
@@ -139,7 +138,7 @@ class Bus:
         frame = self._framing.build(request, self._number)
         now_s = _now_s()
         on_line_s = (len(frame) + self._framing.length(request)) * wire.character_s
-        asked = self._under_way = _Asked(request, self._number, now_s + timeout_s + on_line_s)
+        asked = self._under_way = _Asked(request, self._number, frame, now_s + timeout_s + on_line_s)
         if not self._framing.numbered:
             self._owed.asked(request.unit_id, request.function, now_s + OWED_TIMEOUTS * timeout_s, now_s)
         await wire.send(frame)
@@ -149,15 +148,16 @@ class Bus:
             return answer
         if damaged is not None:
             raise damaged
-        if self._heard and not self._framing.numbered:
+        if len(self._heard) >= SHORTEST and not self._framing.numbered:
             raise WireError(Garbled, "what came is no answer to the request", _GARBLED)
         raise NoAnswer(DeviceLost, "no answer within its timeout")
 
     async def _hear(self, wire: Wire, asked: _Asked) -> tuple[bytes | None, WireError | None]:
         """The answer, if it comes; else what is wrong with what came, as far as the wire knows."""
         damaged: WireError | None = None
+        echo = asked.frame if self._echoes else b""  # which looks like the answer to a single write
         while (left_s := asked.until_s - _now_s()) > 0:
-            if wire.quiet_s is not None and (self._heard or damaged):
+            if wire.quiet_s is not None and len(self._heard) >= SHORTEST:
                 left_s = min(left_s, wire.quiet_s + 2 * wire.character_s)
             try:
                 heard = await wire.take(left_s)
@@ -170,6 +170,8 @@ class Bus:
                 break
             self._quiet_since_s = _now_s()
             self._heard += heard
+            if echo and self._heard.startswith(echo):
+                self._heard, echo = self._heard[len(echo) :], b""
             try:
                 answer, self._heard = self._framing.find(self._heard, asked.request, asked.number)
             except NotFramed as error:
@@ -177,6 +179,8 @@ class Bus:
             if answer is not None:
                 self._owed.answered(asked.request.unit_id, asked.request.function)
                 return answer, None
+            if asked.request.is_read and self._heard.startswith(asked.frame):
+                self._heard, self._echoes = self._heard[len(asked.frame) :], True
             if len(self._heard) > HEARD_MAX:
                 raise WireError(DeviceLost, "far more comes than was asked for", _GARBLED, fatal=True)
         return None, damaged

@@ -334,7 +334,9 @@ def describe(device: str, settings: ModbusSettings) -> Shape:
     for name, group in settings.groups.items():
         for tag, its in group.tags.items():
             if its.words > quirks.limits(its.place.table).most:
-                raise ValueError(f"tag {tag!r} of group {name!r} is longer than quirks.max_registers")
+                raise ValueError(
+                    f"tag {tag!r} of group {name!r} is longer than one request: quirks.max_registers, max_bits, max_pdu"
+                )
             _judge_write(tag, its, quirks)
     for tag, its in settings.tags.items():
         _judge_write(tag, its, quirks)

@@ -21,11 +21,12 @@ from collections.abc import Sequence
 
 from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected, ValueNotKept
 from edge_agent.model import Sample, Value
-from edge_agent_drivers.modbus.bus import Garbled, NotModbus
+from edge_agent_drivers.modbus.bus import NotModbus
 from edge_agent_drivers.modbus.codec import Field, field_of
 from edge_agent_drivers.modbus.config import ModbusSettings, describe
 from edge_agent_drivers.modbus.group import GroupReader
 from edge_agent_drivers.modbus.link import Link, exception_text, refused_hint
+from edge_agent_drivers.modbus.wire import Garbled
 from edge_agent_drivers.modbus.writing import Write, refused_write_hint, write_of
 
 

@@ -201,8 +201,7 @@ class Ascii:
         return 2 * request.length + 7
 
     def find(self, stream: bytes, request: Request, number: int) -> tuple[bytes | None, bytes]:
-        *lines, rest = stream.split(b"\r\n")
-        for line in lines:
+        for line in stream.split(b"\r\n")[:-1]:
             try:
                 frame = binascii.unhexlify(line[line.rfind(b":") + 1 :])
             except ValueError:
@@ -210,7 +209,7 @@ class Ascii:
             good = len(frame) > 3 and FramerAscii.check_LRC(frame[:-1], frame[-1]) and frame[0] == request.unit_id
             if good and request.is_answered_by(frame[1:-1]):
                 return frame[1:-1], b""
-        return None, rest
+        return None, stream
 
 
 FRAMINGS: dict[str, Callable[[], Framing]] = {"rtu": Rtu, "ascii": Ascii}

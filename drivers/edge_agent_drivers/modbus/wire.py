@@ -15,7 +15,7 @@ import errno
 import ssl
 from typing import Protocol
 
-from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError, ReadingRejected
 from edge_agent_drivers.modbus.config import ModbusSettings
 from edge_agent_drivers.modbus.connection import TlsSettings
 from edge_agent_drivers.stream.port import LineError, Port
@@ -26,6 +26,10 @@ QUIET_S = 0.1  # in a serial line's frame nobody pauses so long, USB adapters in
 _FRAME_GAP_CHARACTERS = 3.5
 _CERT_HINT = "it ends the TLS connection before it says anything: does it want a certificate of ours, tls: cert_file?"
 _FRAME_GAP_S = 0.00175  # from 19200 baud on
+
+
+class Garbled(ReadingRejected):
+    """Something came, and no answer could be found in it."""
 
 
 class WireError(Exception):
@@ -78,6 +82,9 @@ class TcpWire(asyncio.Protocol):
     def __init__(self, settings: ModbusSettings) -> None:
         at = settings.parsed
         self._host, self._port = at.host, at.port
+        self._listener = "is the PLC's Modbus server switched on?"
+        if at.is_line:
+            self._listener = "is the serial server set to TCP server, and does another client have it?"
         self._tls = settings.tls if at.tls else None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -165,7 +172,7 @@ class TcpWire(asyncio.Protocol):
             hint += f" Does port {port} speak TLS? Without it: tcp://{host}:{port}" if self._tls else ""
         elif error.errno == errno.ECONNREFUSED:
             what = "connection refused"
-            hint = f"the host is there, but nothing listens on port {port}: is the PLC's Modbus server switched on?"
+            hint = f"the host is there, but nothing listens on port {port}: {self._listener}"
         elif error.errno is None or error.errno < 0:
             what, hint = f"unknown host {host}", f"write its IP address, or ask the name server: getent hosts {host}"
         else:
@@ -243,8 +250,8 @@ class SerialWire:
 
     def _mapped(self, error: DriverError) -> WireError:
         """Damaged characters are no loss: a stray one often stands before a good answer."""
-        fatal = not isinstance(error, LineError)
-        self._is_lost = self._is_lost or fatal
-        kind = DeviceLost if isinstance(error, DeviceLost) else type(error)
         what = str(error.args[0]).removeprefix(f"{self._where}: ").removeprefix(f"{self._where}: ")
-        return WireError(kind, what, error.hint, fatal=fatal)
+        if isinstance(error, LineError):
+            return WireError(Garbled, what, error.hint)
+        self._is_lost = True
+        return WireError(type(error), what, error.hint, fatal=True)
