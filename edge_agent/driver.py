@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -221,6 +221,14 @@ def poll_shape(
     return Shape(groups=shapes, writable=frozenset(name for name, tag in named.items() if tag.write), written=only)
 
 
+class Risk(NamedTuple):
+    """What `check` and the start of the agent warn of: the key of the device's section, what, and what to do."""
+
+    key: str  # "security.pki"
+    what: str
+    hint: str
+
+
 @dataclass(frozen=True, slots=True)
 class DriverSpec:
     """A driver, described. Importing the module that holds it must not import the protocol's library.
@@ -234,6 +242,9 @@ class DriverSpec:
     describe: Callable[[str, Any], Shape]  # (device name, settings) -> Shape
     create: Callable[[str, Any], Driver]  # (device name, settings) -> Driver
     bench: Callable[[], Bench] | None = None  # what it offers with no agent running; loads the protocol's library
+    risks: Callable[[str, Any], Sequence[Risk]] | None = (
+        None  # (device name, settings) -> warnings; looks at files only
+    )
 
 
 class UnknownDriver(EdgeAgentError):

@@ -13,7 +13,7 @@ from edge_agent.config.devices import Device
 from edge_agent.config.estimate import bytes_per_s
 from edge_agent.config.report import Path, Problems
 from edge_agent.config.settings import StationSettings
-from edge_agent.driver import Secret, SecretMissing
+from edge_agent.driver import Secret, SecretMissing, Settings
 from edge_agent.errors import Problem
 from edge_agent.inbound.settings import InboundSettings
 from edge_agent.routes.file_settings import FileRouteSettings
@@ -51,6 +51,7 @@ def find_risks(
     _no_part_number(plan, notes)
     for name, device in devices.items():
         _device(name, device, plan, notes)
+        _driver(name, device, notes)
     for name, route in routes.items():
         _route(name, route, notes)
         _max_rate(name, route, bytes_per_s(devices, plan, samples="sample" in route.send), notes)
@@ -159,6 +160,21 @@ def _device(name: str, device: Device, plan: Plan, notes: Problems) -> None:
         notes.add(("devices", name), what, "poll slower, or put more tags into one group")
 
 
+def _driver(name: str, device: Device, notes: Problems) -> None:
+    """What only the driver can know, and the secrets that its settings name."""
+    _secrets(("devices", name), device.settings, notes)
+    for risk in device.spec.risks(name, device.settings) if device.spec.risks is not None else ():
+        notes.add(("devices", name, *risk.key.split(".")), risk.what, risk.hint)
+
+
+def _secrets(path: Path, settings: Settings, notes: Problems) -> None:
+    for key, value in settings:
+        if isinstance(value, Secret):
+            _secret(path, value, notes, key)
+        elif isinstance(value, Settings):
+            _secrets((*path, key), value, notes)
+
+
 def _route(name: str, route: RouteSettings, notes: Problems) -> None:
     path = ("routes", name)
     match route:
@@ -208,12 +224,12 @@ def _sql(path: Path, route: SqlRouteSettings, notes: Problems) -> None:
         notes.add((*path, "url"), what, f"add options: {needed[1]}")
 
 
-def _secret(path: Path, secret: Secret | None, notes: Problems) -> None:
+def _secret(path: Path, secret: Secret | None, notes: Problems, key: str = "password") -> None:
     if secret is not None:
         try:
             secret.reveal()
         except SecretMissing as error:  # a warning: `check` may be run by another user than the agent's
-            notes.add((*path, "password"), str(error.args[0]), error.hint)
+            notes.add((*path, key), str(error.args[0]), error.hint)
 
 
 def _client_ids(routes: Mapping[str, MqttRouteSettings], notes: Problems) -> None:

@@ -5,10 +5,11 @@ Importing it does not load asyncua.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.bench import Bench
-from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
+from edge_agent.driver import Cadence, Driver, DriverSpec, Risk, Shape
 
 if TYPE_CHECKING:
     from edge_agent_drivers.opcua.config import OpcuaSettings
@@ -38,4 +39,10 @@ def _bench() -> Bench:
     return BENCH
 
 
-SPEC = DriverSpec("opcua", Cadence.EVENT, _settings, _describe, _create, _bench)
+def _risks(device: str, settings: Any) -> Sequence[Risk]:
+    from edge_agent_drivers.opcua.risks import risks
+
+    return risks(device, settings)
+
+
+SPEC = DriverSpec("opcua", Cadence.EVENT, _settings, _describe, _create, _bench, _risks)
