@@ -141,6 +141,13 @@ def test_types_have_defaults_that_fit_the_table() -> None:
     assert ModbusTag(address="holding:1").value_type == "uint16"
 
 
+def test_codes_may_be_written_as_yaml_gives_them() -> None:
+    its = ModbusTag.model_validate({"address": "holding:1", "type": "int16", "enum": {"0": "idle", "-1": "fault"}})
+    assert its.enum == {0: "idle", -1: "fault"}
+    with pytest.raises(ValidationError, match="integer"):
+        ModbusTag.model_validate({"address": "holding:1", "enum": {"idle": "0"}})
+
+
 def test_the_recorded_type_says_what_scaling_makes_of_a_value() -> None:
     assert ModbusTag(address="holding:1", type="int16", scale=0.1).recorded_type == "float64"
     assert ModbusTag(address="holding:1", type="int16", scale=10.0).recorded_type == "int64"

@@ -58,6 +58,7 @@ _RECORDED = {"bcd16": "uint16", "bcd32": "uint32"}
 _ADDRESS = re.compile(
     r"(?P<table>coil|discrete|holding|input):(?P<number>\d{1,5})(?:\.(?:(?P<bit>\d{1,2})|(?P<half>low|high)))?"
 )
+_CODE = re.compile(r"-?\d{1,20}")
 
 
 class Address(NamedTuple):
@@ -116,6 +117,14 @@ class ModbusTag(TagSettings):
     def _is_address(cls, text: str) -> str:
         parse_address(text)
         return text
+
+    @field_validator("enum", mode="before")
+    @classmethod
+    def _codes(cls, names: object) -> object:
+        """Keys of YAML reach us as text."""
+        if not isinstance(names, dict):
+            return names
+        return {int(key) if isinstance(key, str) and _CODE.fullmatch(key) else key: its for key, its in names.items()}
 
     @field_validator("scale")
     @classmethod
