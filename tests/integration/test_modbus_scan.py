@@ -243,7 +243,8 @@ def on_line(line: TunedLine, kind: str, units: tuple[int, ...] = (), timeout_s: 
 
 
 def test_the_speed_of_a_line_is_found(tmp_path: Path) -> None:
-    line = TunedLine(tmp_path / "line", 19200)
+    noise = b"\x02\x03\x02\x00\x07\x11\x22\xff\x00"  # as a device at another speed looks: not one good frame in it
+    line = TunedLine(tmp_path / "line", 19200, wrong=noise)
     devices = on_line(line, "rtu", units=(2, 3))
     assert [device.section["unit_id"] for device in devices] == [2, 3]
     assert all(device.where == f"rtu://{line.port}" for device in devices)
@@ -255,24 +256,17 @@ def test_the_speed_of_a_line_is_found(tmp_path: Path) -> None:
 
 
 def test_two_stop_bits_come_after_the_likelier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "BAUDS", (9600, 4800))  # the others only take time
+    monkeypatch.setattr(bench, "BAUDS", (9600,))  # the others only take time
     line = TunedLine(tmp_path / "line", 9600, stop_bits=2)
     devices = on_line(line, "rtu", units=(1,))
     assert [device.what.rpartition("; ")[2] for device in devices] == ["RTU 9600 8N2"]
-    assert {(termios.B9600, 1), (termios.B4800, 1)} < line.heard_at
+    assert (termios.B9600, 1) in line.heard_at
 
 
 def test_the_likely_settings_come_first_and_none_twice() -> None:
     every = [str(one) for one in bench.tries()]
     assert every[:4] == ["RTU 9600 8E1", "RTU 9600 8N1", "RTU 19200 8E1", "RTU 19200 8N1"]
     assert len(every) == len(set(every)) == len(BAUDS) * 8
-
-
-def test_noise_at_the_wrong_speed_is_no_answer(tmp_path: Path) -> None:
-    # as a device at another speed would look: bytes, and not one good frame among them
-    line = TunedLine(tmp_path / "line", 19200, wrong=b"\x01\x03\x02\x00\x07\x11\x22\xff\x00")
-    (device,) = on_line(line, "rtu", units=(1,))
-    assert device.section["serial"]["baud"] == 19200
 
 
 def test_ascii_is_found_after_rtu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
