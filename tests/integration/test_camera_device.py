@@ -103,7 +103,7 @@ async def nothing_comes(driver: CameraDriver) -> None:
 
 
 def threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.endswith(" camera")]
+    return [each.name for each in threading.enumerate() if each.name.endswith("-camera")]
 
 
 # --- a live camera ------------------------------------------------------------------------------------------------

@@ -68,14 +68,13 @@ async def _picture(settings: CameraSettings) -> Frame:
     live = Live("camera", settings)
     try:
         await asyncio.to_thread(live.open)
-        for left in reversed(range(WARM_UP)):
+        frame: Frame | None = None
+        for _ in range(WARM_UP):
             frame = await asyncio.to_thread(live.next, time.monotonic_ns(), settings.timeout)
-            if frame is None:
-                what = f"{settings.source}: no picture within {settings.timeout:g} s"
-                raise DeviceUnavailable("camera", what, hint="does the camera wait for a trigger of its own?")
-            if not left:
-                return frame
-        raise AssertionError("WARM_UP is positive")
+        if frame is None:
+            what = f"{settings.source}: no picture within {settings.timeout:g} s"
+            raise DeviceUnavailable("camera", what, hint="does the camera wait for a trigger of its own?")
+        return frame
     finally:
         live.stop()
 

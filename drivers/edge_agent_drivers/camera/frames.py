@@ -72,7 +72,7 @@ class Frames:
         self._stopped = False
         self.opened = self.ended = False
         self.failure: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name=f"frames {device}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"frames-{device}", daemon=True)
 
     def take(self) -> list[Sample | Scan]:
         """What is finished; [] when nothing is. Raises ReadingRejected in its turn, and what ended the loop."""

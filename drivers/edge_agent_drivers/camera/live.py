@@ -57,7 +57,7 @@ class Live:
             if before.is_alive():
                 hint = "the camera or its driver hangs: cut its power, then plug it in again"
                 raise DeviceUnavailable(self._device, f"{source}: still hangs in the last try", hint=hint)
-        self._thread = threading.Thread(target=self._grab, name=f"camera {self._device}", daemon=True)
+        self._thread = threading.Thread(target=self._grab, name=f"camera-{self._device}", daemon=True)
         _grabbing[source] = self._thread
         self._thread.start()
         with self._news:
