@@ -277,10 +277,7 @@ class Plant:
             case "add":
                 await self.add(what["name"], what["kind"], what["value"])
             case "run":
-                for turn in range(1, what["times"] + 1):
-                    for node in self.many:
-                        await node.write_value(float(turn))
-                    await asyncio.sleep(what["period_s"])
+                await self._run(what["times"], what["period_s"])
             case doing:
                 node = self.server.get_node(ua.NodeId(what["name"], 2))
                 if doing == "delete":
@@ -290,6 +287,19 @@ class Plant:
                 else:
                     await self._set(node, what)
         return None
+
+    async def _run(self, times: int, period_s: float) -> None:
+        from asyncua import ua
+
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        for turn in range(1, times + 1):
+            at = datetime.now(UTC)
+            said = ua.DataValue(ua.Variant(float(turn), ua.VariantType.Double), ua.StatusCode(0), at, at)
+            for node in self.many:
+                await self.server.write_attribute_value(node.nodeid, said)
+            due += period_s
+            await asyncio.sleep(max(0.0, due - loop.time()))
 
     async def _set(self, node: Any, what: dict[str, Any]) -> None:
         from asyncua import ua
