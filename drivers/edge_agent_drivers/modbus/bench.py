@@ -95,16 +95,16 @@ async def _on_hosts(where: Where, silent: list[DriverError]) -> AsyncIterator[Fo
 async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]) -> list[Found]:
     """The devices on one host: those that speak Modbus TCP; if it says nothing, those behind a serial server."""
     at = f"{f'[{host}]' if ':' in host else host}:{port}"
-    what = ""
+    tcp, what = f"tcp://{at}", ""
     for scheme, units in SCHEMES.items():
         framing = Mbap(lenient=True) if scheme == "tcp" else FRAMINGS[scheme.partition("+")[0]]()
-        asker = Asker(Port("modbus", StreamSettings(port=f"tcp://{at}")), framing, where.timeout_s)
+        asker = Asker(Port("modbus", StreamSettings(port=tcp)), framing, where.timeout_s)
         try:
             await asker.open()
             found, beside = await _with_framing(asker, f"{scheme}://{at}", where.units, units)
         except TimeoutError:
             hint = f"ping {host}; is it on, and in this network?"
-            silent.append(DeviceUnavailable("modbus", f"tcp://{at}: no answer", hint=hint))
+            silent.append(DeviceUnavailable("modbus", f"{tcp}: no answer", hint=hint))
             return []
         except DriverError as error:
             silent.append(error)
@@ -117,7 +117,7 @@ async def _on_host(host: str, port: int, where: Where, silent: list[DriverError]
         if what:
             break
     what = what or "takes the connection and answers nothing; ask other unit ids with --unit 1-247"
-    return [Found("modbus", f"tcp://{at}", what, {})]
+    return [Found("modbus", tcp, what, {})]
 
 
 async def _with_framing(
