@@ -18,6 +18,7 @@ from pathlib import Path
 import orjson
 from configs import IDLE, head, plc, route, scanner, station
 from gate import gate
+from opcua import subscriptions
 from peers import Readers, broker, look, peer_plc, receiver, samples, subscriber
 from rig import AGENT_CORE, HERE, PEER_CORE, agent, free_port, output, wait_for
 from storing import beside_backlog, opening, two_routes
@@ -26,7 +27,7 @@ LINE = "acme/here/bench/L1"
 LAST_LINE = (
     "ratio", "cpu_us_per_reading", "cpu_us_at_1000_tags", "drain_per_s", "receive_per_s",
     "start_s", "p99_ms", "rss_mb", "idle_pct", "bytes_per_reading", "two_routes_ratio", "live_p99_ms", "open_s",
-    "gate_p50_ms", "gate_p99_ms", "gate_fsync_p99_ms",
+    "gate_p50_ms", "gate_p99_ms", "gate_fsync_p99_ms", "opcua_ratio", "opcua_cpu_us", "opcua_missing",
 )  # fmt: skip
 
 
@@ -205,7 +206,7 @@ def drains(report: Report, folder: Path, options: argparse.Namespace) -> None:
 def main() -> None:
     """Run the benchmarks named, or all of them."""
     storing = (two_routes, beside_backlog, opening)
-    every = (full_speed, thousand_tags, drains, start_up, latency, on_disk, *storing, gate)
+    every = (full_speed, thousand_tags, subscriptions, drains, start_up, latency, on_disk, *storing, gate)
     benches = {bench.__name__: bench for bench in every}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(benches)}")
