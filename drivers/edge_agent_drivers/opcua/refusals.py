@@ -11,10 +11,8 @@ from asyncua.ua.uaerrors import UaStatusCodeError
 
 from edge_agent.errors import DeviceRefused
 
-_EXPORT = "`edge-agent opcua certificate` shows and exports it"
-_ACCEPT = f"in the server's trust list (often a list of rejected ones) accept our certificate{{ours}}; {_EXPORT}"
+_ACCEPT, _POLICY = "accept", "policy"  # hints that name who is meant, see _hint
 _RENEW = "make a new one with `edge-agent opcua certificate --renew`, and accept it at the server"
-_POLICY = "edge-agent opcua trust {device} shows what the server offers; write that policy: and mode:"
 _LOGIN = "look at user: and password: (or user_certificate:) under security:, and at the user's rights on the server"
 
 _REFUSALS = {
@@ -86,5 +84,16 @@ def refusal(device: str, error: BaseException, ours: str = "") -> DeviceRefused 
     if name not in _REFUSALS:
         return None
     what, hint = _REFUSALS[name]
-    shown = f" with thumbprint {ours}" if ours else ""
-    return DeviceRefused(device, f"{what} ({name})", hint=hint.format(ours=shown, device=device))
+    return DeviceRefused(device, f"{name}: {what}", hint=_hint(hint, device, ours))
+
+
+def _hint(hint: str, device: str, ours: str) -> str:
+    if hint == _POLICY:
+        return f"edge-agent opcua trust {device} shows what the server offers; write that policy: and mode:"
+    if hint != _ACCEPT:
+        return hint
+    which = f"; its thumbprint is {ours}" if ours else ""
+    return (
+        f"in the server's trust list (often a list of rejected ones) accept this PC's certificate{which}; "
+        "`edge-agent opcua certificate` shows and exports it"
+    )

@@ -73,7 +73,7 @@ class SecureClient(Client):
 
     async def open_secure_channel(self, renew: bool = False) -> None:
         """Raises DeviceRefused, also when the server hangs up on our certificate, which many do without a word."""
-        assert self.agreed is not None, "secure() prepares a client before it connects"
+        assert self.agreed is not None
         try:
             await super().open_secure_channel(renew)
         except UaStatusCodeError as error:
@@ -260,10 +260,10 @@ def believe(endpoint: ua.EndpointDescription, host: str, pki: Pki, device: str) 
         pki.reject(sent[0])
         who = sent[0].subject.rfc4514_string()
         what = f"we do not trust the server's certificate {who}, thumbprint {thumbprint(sent[0])}: {error}"
-        hint = "give the server a good certificate; then: edge-agent opcua trust {device}"
+        hint = f"give the server a good certificate; then: edge-agent opcua trust {device}"
         if error.unknown:
-            hint = "if it is the server's (compare the thumbprint there): edge-agent opcua trust {device}"
-        raise DeviceRefused(device, what, hint=hint.format(device=device)) from error
+            hint = f"if it is the server's (compare the thumbprint there): edge-agent opcua trust {device}"
+        raise DeviceRefused(device, what, hint=hint) from error
     return sent[0]
 
 
@@ -347,6 +347,6 @@ def _hung_up(agreed: Agreed) -> DeviceRefused:
     what = "the server hung up when we showed our certificate; most likely it does not trust it"
     hint = (
         f"in the server's list of rejected certificates accept the one with thumbprint {agreed.ours}; "
-        "edge-agent opcua certificate shows and exports it"
+        "`edge-agent opcua certificate` shows and exports it"
     )
     return DeviceRefused(agreed.device, what, hint=hint)
