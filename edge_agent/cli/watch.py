@@ -279,12 +279,13 @@ class _Drawing:
     def _values(self, values: dict[str, list[dict[str, Any]]]) -> Table:
         sourced = any("source_ns" in tag for tags in values.values() for tag in tags)
         more = [_("SOURCE TIME")] if sourced else []
-        rows = table(_("TAG"), _("VALUE"), _("UNIT"), _("STATUS"), _("AGE"), *more, _("CHANGES/S"))
+        rows = table(_("TAG"), _("VALUE"), _("STATUS"), _("AGE"), *more, _("CHANGES/S"))
         for group, tags in values.items():
             for tag in tags:
                 age = span(max(0.0, time.time() - int(tag["at_ns"]) / 1e9))
                 status = Text(plain(translate(tag["status"])), "yellow") if tag["status"] else Text(_("good"), "green")
-                cells = [f"{group}.{tag['tag']}", value_text(tag["value"]), tag["unit"] or "–", status, age]
+                value = f"{value_text(tag['value'])} {tag['unit']}".rstrip()
+                cells = [f"{group}.{tag['tag']}", value, status, age]
                 cells += [local_time(tag.get("source_ns"), date=False)] if sourced else []
                 add_row(rows, *cells, self._rate((group, tag["tag"])))
         return rows

@@ -147,7 +147,7 @@ def test_what_the_agent_reads_is_shown_once(line: Bench) -> None:
     done = tell(line.config, "watch", "press", "target", "--once", "--for", "1s")
     assert done.returncode == ExitCode.OK
     assert "through the running agent" in done.stdout
-    assert re.search(r"^state\.target +\S+ +kN +good", done.stdout, re.MULTILINE)
+    assert re.search(r"^state\.target +\S+ kN +good", done.stdout, re.MULTILINE)
     assert "state.ready" not in done.stdout
 
 
