@@ -45,6 +45,6 @@ def sylvac(frame: bytes) -> Message | None:
         number = match[1].lstrip("0") or "0"
         words = _ERRORS.get(number, "error of the gauge")
         return Message(text, problem=f"{words} (ERR{number})", answers="E" if number in "12" else "", good=False)
-    if re.fullmatch(r"SY[0-9A-Za-z. ]{1,40}", text, re.ASCII):
+    if re.fullmatch(r"SY[0-9A-Za-z.\x20]{1,40}", text, re.ASCII):
         return Message(text, answers="on")
     return None

@@ -22,8 +22,8 @@ import re
 from edge_agent_drivers.instrument.message import Message
 from edge_agent_drivers.stream.frames import Frame
 
-_WEIGHT = re.compile(r"(S|T|TI|TA) ([SDA]) +([+-]? *\d+(?:\.\d*)?)(?: +(\S{1,8}))?", re.ASCII)
-_STATE = re.compile(r"(S|T|TI|TA|TAC|Z|ZI) ([A-Z+-])", re.ASCII)
+_WEIGHT = re.compile(r"(S|T|TI|TA)\x20([SDA])\x20+([+-]?\x20*\d+(?:\.\d*)?)(?:\x20+(\S{1,8}))?", re.ASCII)
+_STATE = re.compile(r"(S|T|TI|TA|TAC|Z|ZI)\x20([A-Z+-])", re.ASCII)
 _NEWS = re.compile(r"(I4|@) A(?: .*)?", re.ASCII)
 _ERRORS = {
     "ES": "the scale does not know the command",
