@@ -23,7 +23,8 @@ TYPES = {
     "uint32": "uint32", "int64": "int64", "uint64": "uint64", "float": "float32", "double": "float64", "nan": "float64",
     "string": "string", "null_string": "string", "datetime": "datetime", "guid": "string", "bytes": "bytes",
     "xml": "string", "nodeid": "string", "qualified": "string", "localized": "string", "status": "string",
-    "doubles": "float64[]", "matrix": "int32[]", "strings": "string[]", "recipe": "object", "mode": "int32",
+    "doubles": "float64[]", "matrix": "int32[]", "strings": "string[]", "range": "object",
+    "recipe": "object", "mode": "int32",
 }  # fmt: skip
 SOON_S = 10.0
 
@@ -96,7 +97,7 @@ def test_every_type_is_read_as_the_page_says(server: OpcuaServer) -> None:
             "nan": None, "string": "Gehäuse 5", "null_string": None, "datetime": "2026-11-22T05:41:04.1234560Z",
             "guid": "12345678-1234-5678-1234-567812345678", "bytes": "AP8Q", "xml": "<a/>", "nodeid": "ns=2;s=force",
             "qualified": "2:Press", "localized": "Presse", "status": "Bad_NodeIdUnknown", "doubles": [1.5, 2.5],
-            "matrix": [[1, 2], [3, 4]], "strings": ["a", "b"], "mode": 1,
+            "matrix": [[1, 2], [3, 4]], "strings": ["a", "b"], "mode": 1, "range": {"Low": -1.0, "High": 5.5},
             "recipe": {
                 "Number": str(2**60),
                 "Steps": [{"Name": "press", "Seconds": 0.1}, {"Name": "hold", "Seconds": 2.5}],

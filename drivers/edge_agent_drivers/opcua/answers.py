@@ -51,8 +51,8 @@ class HistoryPart(NamedTuple):
     values: list[DataValue]
 
 
-def _header(reader: Reader, expected: int) -> int:
-    """Skip the type and the header of a response; its service result. Raises Malformed for another type."""
+def _header(reader: Reader, expected: int) -> None:
+    """Skip the type and the header of a response. Raises Malformed for another type, and for a failure."""
     found = reader.nodeid()
     if (found.namespace, found.identifier) != (0, expected):
         raise Malformed(f"an answer of type {found.identifier!r} where {expected} was asked for")
@@ -62,7 +62,8 @@ def _header(reader: Reader, expected: int) -> int:
     for _ in range(reader.length()):
         reader.bytestring()
     reader.extension()
-    return result
+    if result & 0x8000_0000:
+        raise Malformed(f"an answer of the right type with the result 0x{result:08X}")
 
 
 def published(data: bytes) -> Published:

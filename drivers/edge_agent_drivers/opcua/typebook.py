@@ -16,6 +16,7 @@ from edge_agent_drivers.opcua import binary as b
 from edge_agent_drivers.opcua.config import OpcuaTag
 from edge_agent_drivers.opcua.faults import Refused
 from edge_agent_drivers.opcua.link import Link, node_id
+from edge_agent_drivers.opcua.standard import learn_standard
 from edge_agent_drivers.opcua.structures import Form, Layout, Member, Structures, TypeId
 
 _STRUCTURE, _ENUMERATION = 122, 123  # encodings of StructureDefinition and EnumDefinition
@@ -61,7 +62,7 @@ class TypeBook:
             encoding = structures.unknown.pop()
             for data_type in await self._related(encoding, _HAS_ENCODING, forward=False):
                 await self._learn(data_type, encoding)
-            if encoding not in structures.by_encoding:
+            if encoding not in structures.by_encoding and not learn_standard(structures, encoding):
                 structures.hopeless.add(encoding)
         structures.unknown.clear()
 
