@@ -98,7 +98,7 @@ def pictures(folder: Path) -> list[str]:
 
 async def nothing_comes(driver: CameraDriver) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(0.4):
             await driver.read()
 
 
@@ -167,7 +167,7 @@ def test_each_trigger_has_one_result(camera: Camera) -> None:
             await nothing_comes(driver)
             for shown, status, raw in ((ONE, "read", b"SN1"), (ONE, "read", b"SN1"), (NOTHING, "no_read", b"")):
                 camera.show(shown)
-                await asyncio.sleep(0.3)  # what is on its way through the network is the picture before
+                await asyncio.sleep(0.2)  # what is on its way through the network is the picture before
                 await driver.write("trigger", value=True)
                 scan = await one(driver)
                 assert (scan.status.value, scan.raw) == (status, raw)
@@ -220,10 +220,10 @@ def test_an_open_that_hangs_is_bounded_and_closed_at_once() -> None:
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             source = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live"
-            driver = driver_of(source, timeout="600ms")
+            driver = driver_of(source, timeout="300ms")
             with pytest.raises(DeviceUnavailable):
                 await driver.open()
-            opening = asyncio.ensure_future(driver_of(source, timeout="3s").open())
+            opening = asyncio.ensure_future(driver_of(source, timeout="900ms").open())
             await asyncio.sleep(0.1)
             opening.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -74,7 +74,7 @@ while True:
 
 
 def test_killed_in_mid_write_no_half_photo_has_a_valid_name(tmp_path: Path) -> None:
-    for _ in range(5):
+    for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()

@@ -138,7 +138,7 @@ class CameraSettings(Settings):
     absent_after: Duration = Field(
         default=1.0, gt=0, le=3600, description="a code that was not seen this long has left: seen again it is new"
     )
-    timeout: Duration = Field(default=5.0, gt=0, le=20, description="for opening, and for each picture")
+    timeout: Duration = Field(default=5.0, gt=0, le=10, description="for opening, and for each picture")
     lag: Duration = Field(
         default=0.0, ge=0, le=10, description="how much later than the world a network camera's pictures come"
     )
