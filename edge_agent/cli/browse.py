@@ -48,7 +48,7 @@ def command(
     ctx: typer.Context,
     driver: Annotated[str, typer.Argument(metavar="DRIVER", help=_("opcua"))],
     target: Annotated[
-        str, typer.Argument(metavar="URL|DEVICE", help=_("opc.tcp://192.168.1.20, or a device of the configuration"))
+        str, typer.Argument(metavar="TARGET", help=_("opc.tcp://192.168.1.20, or a device of the configuration"))
     ],
     node: Annotated[str, typer.Argument(metavar="NODE", help=_("where to begin; default: from the top"))] = "",
     depth: Annotated[
@@ -57,7 +57,7 @@ def command(
     find: Annotated[str, typer.Option("--find", metavar="TEXT", help=_("only what has it in its name or id"))] = "",
     pick: Annotated[
         list[str] | None,
-        typer.Option("--pick", metavar="NODE|PATTERN", help=_("choose variables: a node id, or names as Press/*")),
+        typer.Option("--pick", metavar="PATTERN", help=_("choose variables: a node id, or names as Press/*")),
     ] = None,
     add: Annotated[
         str, typer.Option("--add", metavar="DEVICE.GROUP", help=_("write what --pick chose to the configuration"))

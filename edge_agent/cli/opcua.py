@@ -84,7 +84,7 @@ def certificate(
 def trust(
     ctx: typer.Context,
     target: Annotated[
-        str, typer.Argument(metavar="DEVICE|URL", help=_("a device of the configuration, or opc.tcp://192.168.1.20"))
+        str, typer.Argument(metavar="TARGET", help=_("a device of the configuration, or opc.tcp://192.168.1.20"))
     ],
     thumbprint: Annotated[
         str, typer.Option("--thumbprint", metavar="HEX", help=_("as the server's own tool shows it; asks nothing then"))
