@@ -11,7 +11,7 @@ import errno
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaStatusCodeError
 
-from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError, ReadingRejected
 from edge_agent_drivers.opcua.codes import words
 from edge_agent_drivers.opcua.config import OpcuaSettings
 from edge_agent_drivers.opcua.refusals import refusal
@@ -54,6 +54,9 @@ class Refused(Exception):
 def on_opening(device: str, settings: OpcuaSettings, error: Exception) -> DriverError:
     """Why there is no connection: try again soon (DeviceUnavailable), or somebody has to act (DeviceRefused)."""
     where = settings.connection
+    if isinstance(error, (DeviceLost, ReadingRejected)):
+        what = str(error.args[0]).removeprefix(f"{device}: ")
+        return DeviceUnavailable(device, f"connected, and then: {what}", hint=error.hint)
     if isinstance(error, DriverError):
         return error
     if isinstance(error, Refused):
