@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from asyncua import ua
 from asyncua.ua.ua_binary import struct_to_binary
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from edge_agent.cli import main
 from edge_agent.driver import Driver, load_driver
 from edge_agent.errors import DeviceRefused
 from edge_agent.model import Sample
@@ -25,7 +27,9 @@ from support.opcua_farm import (
     CREATE_SESSION_ANSWER,
     GET_ENDPOINTS,
     GET_ENDPOINTS_ANSWER,
+    MANY,
     PASSWORD,
+    URI,
     USER,
     WORD,
     Farm,
@@ -396,3 +400,124 @@ def test_a_password_is_encrypted_for_the_server_that_we_trust_only(
 def test_times_are_those_of_the_pc(plant: Plant) -> None:
     """The farm's certificates must be good now, or the tests above would pass for the wrong reason."""
     assert plant.press.not_valid_before_utc < datetime.datetime.now(datetime.UTC) < plant.press.not_valid_after_utc
+
+
+# --- at the bench --------------------------------------------------------------------------------------------
+
+
+CONFIG = """\
+agent: {{id: test, location: {{enterprise: acme, site: here, area: hall, line: L1}}, data_dir: {folder}/data}}
+devices:
+  press:   # by the window
+    driver: opcua
+    connection: {url}
+    security: {{policy: Basic256Sha256, pki: {pki}}}
+"""
+
+
+def typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The exit code and all that is printed."""
+    code, out, err = _typed(capsys, *arguments)
+    return code, out + err
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """What a verb says in JSON."""
+    code, out, err = _typed(capsys, *arguments, "--json")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def _typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main(["--lang", "en", *arguments])
+    printed = capsys.readouterr()
+    return int(left.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def config(plant: Plant, tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path, url=plant.farm.url("wary"), pki=tmp_path / "fresh"))
+    return path
+
+
+def test_a_technician_makes_and_trusts_certificates(
+    plant: Plant, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warned = typed(capsys, "check", str(config))[1]
+    assert "there is no certificate of this PC" in warned
+    assert "edge-agent opcua trust press" in warned
+    made = told(capsys, "opcua", "certificate", "--config", str(config), "--device", "press")
+    assert made["made"]
+    key = tmp_path / "fresh" / "own" / "key.pem"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert not told(capsys, "opcua", "certificate", "--pki", str(tmp_path / "fresh"))["made"]
+
+    trust = ("opcua", "trust", "press", "--config", str(config))
+    code, said = typed(capsys, *trust)
+    assert (code, "nobody is here to compare the certificate" in said) == (2, True)
+    code, said = typed(capsys, *trust, "--thumbprint", thumbprint(plant.ca))
+    assert (code, "the server shows another certificate" in said) == (1, True)
+    assert Pki(tmp_path / "fresh").trusted().certificates == []
+    shown = thumbprint(plant.press)
+    assert typed(capsys, *trust, "--thumbprint", " ".join([shown[:20].lower(), shown[20:]]))[0] == 0
+    assert "it is trusted already" in typed(capsys, *trust, "--yes")[1]
+    listed = told(capsys, "opcua", "list", "--config", str(config), "--device", "press")
+    assert [one["thumbprint"] for one in listed["trusted"]] == [shown]
+
+    said = typed(capsys, "browse", "opcua", "press", "--config", str(config))[1]
+    assert made["thumbprint"] in said  # the server does not trust the new one, and says so
+
+
+def test_a_new_certificate_leaves_the_old_one_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = told(capsys, "opcua", "certificate", "--pki", str(tmp_path))
+    export = tmp_path / "agent.pem"
+    second = told(capsys, "opcua", "certificate", "--pki", str(tmp_path), "--renew", "--export", str(export))
+    assert first["thumbprint"] != second["thumbprint"] == thumbprint(load(export.read_bytes())[0])
+    assert thumbprint(load((tmp_path / "own" / "certificate.der.old").read_bytes())[0]) == first["thumbprint"]
+    assert first["uris"] == second["uris"] == [Pki(tmp_path).own().uri]
+
+
+def test_the_tree_is_shown_and_picked_from(
+    plant: Plant, pki: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = plant.farm.url("every")
+    tree = {one["id"]: one for one in told(capsys, "browse", "opcua", url, "--depth", "2")["nodes"]}
+    assert tree["ns=2;s=word"]["value"] == WORD
+    force = tree["ns=2;s=force"]
+    assert (force["path"], force["type"], force["value"]) == (["Press", "Force"], "float32", 1.5)
+    assert force["writable"]
+    assert not tree["ns=2;s=list"]["writable"]
+    assert tree["ns=2;s=list"]["type"] == "int16[]"
+    assert tree["ns=2;s=empty"]["type"] == "float64"  # a Duration, without a value now
+    assert tree["ns=2;s=reset"]["kind"] == "method"
+    assert "i=2254" not in tree  # below Server
+
+    many = told(capsys, "browse", "opcua", url, "ns=2;s=many", "--depth", "1")["nodes"]
+    assert len({one["id"] for one in many}) == MANY + 1
+    press = [one["id"] for one in told(capsys, "browse", "opcua", url, "ns=2;s=press", "--depth", "20")["nodes"]]
+    assert len(press) == len(set(press)) == 6  # its cycle is cut
+
+    pick = ("--pick", "Force", "--pick", "ns=2;s=list", "--add", "window.state")
+    code, said = typed(capsys, "browse", "opcua", url, "ns=2;s=press", "--config", str(config), *pick)
+    assert code == 0, said
+    text = config.read_text()
+    assert "# by the window" in text
+    assert f'force: {{node: "nsu={URI};s=force", type: float32}}' in text
+    assert told(capsys, "browse", "opcua", "window", "--config", str(config), "--find", "FORCE")["nodes"] == [force]
+    assert typed(capsys, "browse", "opcua", url, "--find", "nothing of that name")[0] == 1
+    assert "Bad_NodeIdUnknown" in typed(capsys, "browse", "opcua", url, "ns=2;s=nowhere")[1]
+    assert f"it has urn:edge-agent.example:press, {URI}" in typed(capsys, "browse", "opcua", url, "nsu=other;i=1")[1]
+
+
+def test_a_scan_says_what_a_server_offers(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts = [f"127.0.0.1:{plant.farm.port(name)}" for name in ("every", "plain")] + ["127.0.0.1:1"]
+    arguments = [text for host in hosts for text in ("--host", host)]
+    found = told(capsys, "devices", "scan", "--driver", "opcua", *arguments)["found"]
+    by_url = {one["where"]: one for one in found}
+    assert set(by_url) == {plant.farm.url("every"), plant.farm.url("plain")}
+    assert by_url[plant.farm.url("every")]["section"]["security"] == {"policy": "Aes256Sha256RsaPss"}
+    assert "security" not in by_url[plant.farm.url("plain")]["section"]
+    assert "None; login: anonymous, user and password" in by_url[plant.farm.url("plain")]["what"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -53,7 +53,7 @@ def certificates(der: bytes) -> list[x509.Certificate]:
     while der:
         length = _length(der)
         try:
-            found.append(x509.load_der_x509_certificate(der[:length]))
+            found.append(_readable(der[:length]))
         except ValueError as error:
             raise NotTrusted(f"what it sends as its certificate is none: {error}") from error
         der = der[length:]
@@ -72,9 +72,24 @@ def _length(der: bytes) -> int:
 
 def load(data: bytes) -> list[x509.Certificate]:
     """The certificates of a file, PEM or DER. Raises ValueError."""
-    if b"-----BEGIN" in data:
-        return x509.load_pem_x509_certificates(data)
-    return [x509.load_der_x509_certificate(data)]
+    if b"-----BEGIN" not in data:
+        return [_readable(data)]
+    try:
+        return [_readable(der_of(one)) for one in x509.load_pem_x509_certificates(data)]
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from error
+
+
+def _readable(der: bytes) -> x509.Certificate:
+    """The library reads a part when it is asked for: ask for all that matter, now. Raises ValueError."""
+    try:
+        one = x509.load_der_x509_certificate(der)
+        one.public_key()
+        one.subject.rfc4514_string()
+        _ = one.issuer, one.not_valid_before_utc, one.not_valid_after_utc, one.signature_hash_algorithm
+    except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise ValueError(str(error)) from error
+    return one
 
 
 def thumbprint(certificate: x509.Certificate) -> str:
@@ -194,7 +209,7 @@ def _issued(one: x509.Certificate, issuer: x509.Certificate, below: int, at: dat
     try:
         current(issuer, at)
         one.verify_directly_issued_by(issuer)
-    except (NotTrusted, ValueError, TypeError, InvalidSignature):
+    except (NotTrusted, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
@@ -233,5 +248,5 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
     """None also for extensions that cannot be read: some devices write odd ones."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return None
