@@ -7,7 +7,6 @@ name; never another host. Browsing is in :mod:`tree`, certificates are in :mod:`
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -25,8 +24,6 @@ from edge_agent_drivers.opcua.trusting import TRUST
 
 HOSTS_AT_ONCE = 32
 MAX_SERVERS = 8  # of one host
-
-logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)  # what it logs is raised too
 
 
 async def _scan(where: Where) -> AsyncIterator[Found]:
