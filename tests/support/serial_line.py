@@ -9,7 +9,7 @@
 Modes: ``pass``; ``silent``; ``drip`` (one byte at a time); ``half`` (half of it, then nothing); ``cut`` (half of it,
 then unplugged); ``garbage``; ``flood``; ``crc`` (one bit wrong); ``stranger`` (another unit's good frame);
 ``late`` (held until ``release``); ``glitch`` (a stray byte in front); ``echo`` (the request comes back in front);
-``slow glitch``, ``slow echo`` (the answer a quarter of a second behind that).
+``slow glitch``, ``slow echo`` (the answer a quarter of a second behind that); ``late echo``.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class SerialLine:
             case "stranger":
                 frame = bytes([answer[0] + 1]) + answer[1:-2]
                 self.send(frame + FramerRTU.compute_CRC(frame).to_bytes(2, "big"))
-            case "late":
+            case "late" | "late echo":
                 self._held.append(answer)
             case "slow glitch" | "slow echo":
                 asyncio.get_running_loop().call_later(0.25, self.send, answer)

@@ -96,7 +96,9 @@ class Late:
     def ask(self, function: int, aside_comes: int, comes: int) -> bool | None:
         """True: the own answer was taken, False: another's, None: none. So many answers come while it listens."""
         if self._owed.is_unsure(1, function, 0.0):
-            self._exchange(7 - function, aside_comes)
+            asides = [each for each in (3, 4, 1, 2) if each != function]
+            aside = next((each for each in asides if not self._owed.is_unsure(1, each, 0.0)), asides[0])
+            self._exchange(aside, aside_comes)
             if self._owed.is_unsure(1, function, 0.0):
                 return None
         return self._exchange(function, comes)

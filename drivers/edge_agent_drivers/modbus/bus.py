@@ -125,12 +125,17 @@ class Bus:
 
     async def _answer(self, wire: Wire, request: Request, timeout_s: float, pause_s: float) -> bytes:
         await self._hear_out(wire)
-        if not self._framing.numbered and self._owed.is_unsure(request.unit_id, request.function, _now_s()):
-            await self._exchange(wire, request.aside(), timeout_s, pause_s)
-            if self._owed.is_unsure(request.unit_id, request.function, _now_s()):
+        if not self._framing.numbered and self._is_unsure(request):
+            asides = request.asides()
+            aside = next((each for each in asides if not self._is_unsure(each)), asides[0])
+            await self._exchange(wire, aside, timeout_s, pause_s)
+            if self._is_unsure(request):
                 hint = f"it is slower than it is waited for: write timeout: {2 * timeout_s:g}s"
                 raise NoAnswer(DeviceLost, "answers come later than its timeout", hint)
         return await self._exchange(wire, request, timeout_s, pause_s)
+
+    def _is_unsure(self, request: Request) -> bool:
+        return self._owed.is_unsure(request.unit_id, request.function, _now_s())
 
     async def _exchange(self, wire: Wire, request: Request, timeout_s: float, pause_s: float) -> bytes:
         await self._be_quiet(wire, max(wire.gap_s, pause_s))

@@ -23,7 +23,7 @@ from pymodbus.pdu import DecodePDU, ModbusPDU
 from edge_agent_drivers.modbus.config import Table
 
 _READ: dict[Table, int] = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
-_ASIDE: dict[int, Table] = {1: "discrete", 2: "coil", 3: "input", 4: "holding"}
+_ASIDE: tuple[Table, ...] = ("holding", "input", "coil", "discrete")
 _MBAP = 8  # bytes of the header and the function code
 _LENGTHS = range(3, 255)  # unit id, function code and at least one byte more
 _EXCEPTION = 0x80
@@ -49,15 +49,17 @@ class Request(NamedTuple):
 
     @property
     def is_read(self) -> bool:
-        return self.pdu[0] in _ASIDE
+        return self.pdu[0] <= 4
 
     def __str__(self) -> str:
         count = f"{int.from_bytes(self.pdu[3:5], 'big')} " if self.is_read else ""
         return f"{count}at {int.from_bytes(self.pdu[1:3], 'big')} of function {self.function}"
 
-    def aside(self) -> Request:
-        """A question to the same unit whose answer cannot be taken for this one's."""
-        return read_request(_ASIDE.get(self.function, "holding"), int.from_bytes(self.pdu[1:3], "big"), 1, self.unit_id)
+    def asides(self) -> list[Request]:
+        """Questions to the same unit whose answers, be it an exception, cannot be taken for this one's."""
+        address = int.from_bytes(self.pdu[1:3], "big")
+        asked = [read_request(table, address, 1, self.unit_id) for table in _ASIDE]
+        return [each for each in asked if each.function != self.function]
 
     def is_answered_by(self, pdu: bytes) -> bool:
         """A good answer, or an exception."""
