@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class PtyDevice(PtyReader):
         super().unplug()
 
     def _listen(self, master: int) -> None:
+        if not select.select([master], [], [], 0)[0]:
+            return  # a close has flushed it away meanwhile: to read now would block the loop for ever
         try:
             self._asked += os.read(master, 4096)
         except OSError:  # nobody has the other end open
