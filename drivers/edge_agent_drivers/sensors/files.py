@@ -26,6 +26,10 @@ class NotThere(Exception):
     """A source that leads to no file; the text says why, and what there is."""
 
 
+class NoScale(Exception):
+    """The kernel shows what the converter counted, and not what a count is."""
+
+
 def chips(root: Path, kind: str) -> Iterator[tuple[str, str, Path]]:
     """(name, address, folder) of every chip of this kind."""
     for folder in sorted((root / _FOLDERS[kind]).glob("*")):
@@ -82,6 +86,8 @@ def read_tag(root: Path, tag: SensorTag) -> tuple[Value, str]:
         return (value, "") if abs(value) < float("inf") else (None, "not a number")
     except NotThere:
         return None, "not there"
+    except NoScale:
+        return None, "the kernel gives no scale"
     except (InvalidOperation, ValueError):
         return None, "not a number"
     except OSError as error:
@@ -119,16 +125,22 @@ def _number(root: Path, source: Source) -> Decimal | None:
     if (folder / f"{source.channel}_input").exists():
         return _finite(text_of(folder / f"{source.channel}_input"))
     raw = _finite(text_of(folder / f"{source.channel}_raw"))
-    return (raw + _part(folder, source.channel, "offset", "0")) * _part(folder, source.channel, "scale", "1")
+    scale = _part(folder, source.channel, "scale")
+    if scale is None:
+        raise NoScale  # counts in no unit: never shown as °C, V or m
+    return (raw + (_part(folder, source.channel, "offset") or 0)) * scale
 
 
-def _part(folder: Path, channel: str, what: str, default: str) -> Decimal:
-    """The channel's own scale or offset, else that of all channels of its kind (in_voltage_scale)."""
-    for name in (channel, channel.rstrip("0123456789")):
-        path = folder / f"{name}_{what}"
+def _part(folder: Path, channel: str, what: str) -> Decimal | None:
+    """The scale or offset of a channel: its own (in_voltage0_scale, in_temp_object_scale), else what all channels of
+    its kind share (in_voltage_scale, in_temp_scale), or all inputs, or all channels. None when there is none."""
+    way, _, rest = channel.partition("_")
+    kind = rest.partition("_")[0].rstrip("0123456789")
+    for name in (f"{channel}_", f"{way}_{kind}_", f"{way}_", ""):
+        path = folder / f"{name}{what}"
         if path.exists():
             return _finite(text_of(path))
-    return Decimal(default)
+    return None
 
 
 def _one_wire(text: str) -> Decimal | None:
