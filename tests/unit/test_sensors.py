@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def root(tmp_path: Path) -> Path:
     adc = {"in_voltage0_raw": "1234", "in_voltage_scale": "0.805664062", "in_voltage1_raw": "10"}
     adc |= {"in_voltage1_scale": "2", "in_voltage1_offset": "-4"}
     chip(tmp_path, "iio", 1, "mcp3208", "spi0.0", adc)
+    pyrometer = {"in_temp_ambient_raw": "14900", "in_temp_object_raw": "15000"}
+    pyrometer |= {"in_temp_scale": "20", "in_temp_offset": "-13657.500000"}
+    chip(tmp_path, "iio", 2, "mlx90614", "1-005a", pyrometer)
+    motion = {"in_accel_x_raw": "-512", "in_accel_scale": "0.019", "in_proximity_raw": "77"}
+    chip(tmp_path, "iio", 3, "imu", "spi1.0", motion)
     bus = tmp_path / "sys/bus/w1/devices/28-000005e2fdc3"
     bus.mkdir(parents=True)
     (bus / "w1_slave").write_text(GOOD.format(t=23125))
@@ -57,6 +63,9 @@ def value(root: Path, **tag: Any) -> tuple[Any, str]:
         ("iio:bme280/in_pressure", 100.85996875),
         ("iio:mcp3208/in_voltage0", 0.994189452508),  # 1234 * 0.805664062 mV
         ("iio:mcp3208/in_voltage1", 0.012),  # (10 - 4) * 2 mV
+        ("iio:mlx90614/in_temp_ambient", 24.85),  # (14900 - 13657.5) * 20 m°C: a scale that all channels share
+        ("iio:mlx90614/in_temp_object", 26.85),
+        ("iio:imu/in_accel_x", -9.728),
         ("w1:28-000005e2fdc3", 23.125),
     ],
 )
@@ -67,6 +76,10 @@ def test_a_channel_is_read_in_its_base_unit(root: Path, source: str, expected: f
 def test_scale_and_offset_are_exact(root: Path) -> None:
     assert value(root, source="iio:bme280/in_pressure", scale=10, unit="hPa") == (1008.5996875, "")
     assert value(root, source="w1:28-000005e2fdc3", offset=-0.3) == (22.825, "")
+
+
+def test_counts_without_a_scale_are_in_no_unit(root: Path) -> None:
+    assert value(root, source="iio:imu/in_proximity") == (None, "the kernel gives no scale")
 
 
 def test_what_the_sensor_doubts_is_no_value(root: Path) -> None:
@@ -155,6 +168,29 @@ def test_one_sensor_that_goes_costs_no_other_and_none_left_is_a_loss(root: Path)
     asyncio.run(scenario())
 
 
+def test_a_sensor_that_hangs_costs_one_thread_however_often_its_device_is_made_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        back = threading.Event()
+        monkeypatch.setattr("edge_agent_drivers.sensors.driver.read_tag", lambda *_: (back.wait(30), "not a number"))
+        monkeypatch.setattr("edge_agent_drivers.sensors.driver.TIMEOUT_S", 0.05)
+        for _ in range(3):  # the collector makes a new driver for each try
+            driver = driver_of(root, "w1:28-000005e2fdc3")
+            with pytest.raises(DeviceUnavailable):
+                await driver.open()
+            await driver.close()
+        (hanging,) = [thread for thread in threading.enumerate() if thread.name.startswith("sensors")]
+        assert hanging.daemon  # else the process could not end
+        back.set()
+        await asyncio.to_thread(hanging.join, 30)
+        monkeypatch.undo()
+        await driver.open()
+        await driver.close()
+
+    asyncio.run(main())
+
+
 def test_a_chip_that_has_a_twin_is_asked_for_by_its_address(root: Path) -> None:
     async def scenario() -> None:
         driver = driver_of(root, "hwmon:lm75/temp1")
@@ -169,7 +205,8 @@ def test_a_chip_that_has_a_twin_is_asked_for_by_its_address(root: Path) -> None:
 def test_what_is_found_on_the_bench_is_a_device_as_it_stands(root: Path) -> None:
     seen = list(found(root))
     assert {each.where for each in seen} == {
-        "hwmon:nct6775", "hwmon:lm75@1-0048", "hwmon:lm75@1-0049", "iio:bme280", "iio:mcp3208", "w1"
+        "hwmon:nct6775", "hwmon:lm75@1-0048", "hwmon:lm75@1-0049", "iio:bme280", "iio:mcp3208", "w1",
+        "iio:mlx90614", "iio:imu",
     }  # fmt: skip
     for each in seen:
         section = {**each.section, "root": str(root)}

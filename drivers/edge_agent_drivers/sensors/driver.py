@@ -2,15 +2,17 @@
 
 A 1-wire conversion takes 0.75 s and a dead I²C bus seconds, so no file is read on the event loop. A read that hangs
 in the kernel hangs this device alone: its thread is left behind when the device is closed, and never more than one,
-as a device whose thread has not come back is unavailable until it does.
+as a device whose thread has not come back is unavailable until it does. It is a daemon: it does not hold up the end of
+the process either.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from edge_agent import clock
@@ -24,6 +26,8 @@ TIMEOUT_S = 10.0  # for all sensors of a group; a dozen 1-wire thermometers take
 
 Read = list[tuple[Value, str]]
 
+_reading: dict[str, Future[Read]] = {}  # by device: what its thread is at, perhaps for ever; a reopened one must know
+
 
 class SensorsDriver:
     """See :class:`edge_agent.driver.Driver`."""
@@ -33,12 +37,11 @@ class SensorsDriver:
         self._root = Path(settings.root)
         self._shape = describe(device, settings)
         self._open = False
-        self._reading: Future[Read] | None = None  # in the thread, perhaps for ever
 
     async def open(self) -> None:
         """Read every group once. Raises DeviceUnavailable when none of the sensors is there."""
         await self.close()
-        if self._reading is not None and not self._reading.done():
+        if self._hangs():
             raise DeviceUnavailable(self._device, "a sensor hangs", hint="look at the kernel's log: dmesg | tail")
         self._open = True
         try:
@@ -75,17 +78,29 @@ class SensorsDriver:
         return Sample(group.tagset, clock.now(), started_mono_ns, tuple(value for value, _ in found), status or None)
 
     async def _in_thread(self, tags: Sequence[SensorTag]) -> Read:
-        if self._reading is not None and not self._reading.done():
+        if self._hangs():
             raise DeviceLost(self._device, "a sensor hangs", hint="look at the kernel's log: dmesg | tail")
-        pool = ThreadPoolExecutor(1, thread_name_prefix=f"sensors {self._device}")
-        self._reading = pool.submit(lambda: [read_tag(self._root, tag) for tag in tags])
-        pool.shutdown(wait=False)  # its thread ends with this one job
+        reading = _reading[self._device] = Future[Read]()
+
+        def work() -> None:
+            try:
+                found = [read_tag(self._root, tag) for tag in tags]
+            except BaseException as error:
+                reading.set_exception(error)
+                raise
+            reading.set_result(found)
+
+        threading.Thread(target=work, name=f"sensors {self._device}", daemon=True).start()
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await asyncio.shield(asyncio.wrap_future(self._reading))
+                return await asyncio.shield(asyncio.wrap_future(reading))
         except TimeoutError as error:
             hint = "look at the kernel's log: dmesg | tail"
             raise DeviceLost(self._device, f"a sensor did not answer within {TIMEOUT_S:.0f} s", hint=hint) from error
+
+    def _hangs(self) -> bool:
+        before = _reading.get(self._device)
+        return before is not None and not before.done()
 
     def _hint(self, tag: SensorTag) -> str:
         source = parse_source(tag.source)
