@@ -98,6 +98,7 @@ class Writer:
         answer = await self._link.request(ua.WriteResponse, request)
         code = answer.Results[0].value if answer.Results else StatusCodes.BadUnexpectedError
         if is_bad(code):
+            self._kinds.pop(node, None)  # it may have another type by now
             what = f"{name}: writing answered with {words(code)}"
             raise self._refusal(what, _HINTS.get(code, "look at the server's own log"))
         return bool(code == StatusCodes.GoodCompletesAsynchronously)
@@ -160,10 +161,10 @@ def _raw(kind: int, value: Any) -> Any:
 def _integer(value: Any, bits: int, signed: bool) -> int:
     if isinstance(value, str) and value.removeprefix("-").isdecimal():
         value = int(value)  # beyond 2**53, as samples carry them
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)  # a gate's verdict and an acknowledge are true and false, also where the PLC has a Word
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{value!r} is no integer from {low} to {high}")
     return value
 
