@@ -118,7 +118,7 @@ def test_a_publish_response_is_what_asyncua_encodes(made: list[Made], number: in
     response.Parameters.NotificationMessage.SequenceNumber = number  # type: ignore[assignment]
     response.Parameters.NotificationMessage.NotificationData = [ANY.DataChangeNotification(items, [])]
     found = answers.published(struct_to_binary(response))
-    assert (found.subscription, found.message.sequence, found.is_keep_alive) == (7, number, False)
+    assert (found.subscription, found.message.sequence, found.message.is_keep_alive) == (7, number, False)
     assert [handle for handle, _ in found.message.items] == list(range(len(made)))
     for (_, value), each in zip(found.message.items, made, strict=True):
         agrees(value, *each)
@@ -317,6 +317,7 @@ def test_a_structure_that_nobody_described_keeps_its_bytes_and_is_asked_for() ->
     ("kind", "type_name", "value", "raw"),
     [
         (b.BOOLEAN, "bool", 1, True),
+        (b.UINT16, "uint16", True, 1),  # a gate's verdict
         (b.BYTE, "int32", 255, 255),
         (b.UINT64, "uint64", str(2**63), 2**63),
         (b.INT16, "float64", 3.0, 3),
@@ -334,7 +335,7 @@ def test_a_value_goes_out_in_the_nodes_type(kind: int, type_name: str, value: An
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        (b.BYTE, 256), (b.UINT16, -1), (b.INT32, 1.5), (b.INT32, True), (b.BOOLEAN, "on"), (b.DOUBLE, math.nan),
+        (b.BYTE, 256), (b.UINT16, -1), (b.INT32, 1.5), (b.BOOLEAN, "on"), (b.DOUBLE, math.nan),
         (b.FLOAT, 1e39), (b.STRING, 5), (b.STRING, "\ud800"), (b.GUID, "x"), (b.BYTESTRING, "!"), (b.DATETIME, "soon"),
         (b.EXTENSION_OBJECT, {}), (b.NULL, 1), (b.DOUBLE, [1.0, "x"]), (b.DOUBLE, None),
     ],
@@ -375,3 +376,60 @@ def test_samples_carry_the_newest_of_all_and_the_times_of_the_news() -> None:
 def test_integers_are_exact_up_to_what_json_readers_agree_on() -> None:
     assert taken("int64", b.INT64, EXACT) == (EXACT, "")
     assert taken("int64", b.INT64, EXACT + 1) == (str(EXACT + 1), "")
+
+
+# --- bytes made to hurt --------------------------------------------------------------------------------------
+
+
+def int32s(*numbers: int) -> bytes:
+    return struct.pack(f"<{len(numbers)}i", *numbers)
+
+
+def nested(count: int) -> b.Extension:
+    """A structure that holds itself so often, each time in an ExtensionObject of its own."""
+    data = b"\0\0\0"
+    for _ in range(count):
+        data = struct.pack("<BBHBi", 1, 0, 900, 1, len(data)) + data
+    found = b.Reader(data).extension()
+    assert found is not None
+    return found
+
+
+def structures(member: Member) -> Structures:
+    made = Structures()
+    made.by_encoding[0, 900] = Layout(Form.PLAIN, (member,))
+    return made
+
+
+def test_what_is_nested_without_end_is_undecodable_and_nothing_worse() -> None:
+    taker = Taker("object", structures(Member("x", b.EXTENSION_OBJECT)))
+    fine, why = taker.take(b.DataValue(b.EXTENSION_OBJECT, False, nested(5)))
+    assert (fine, why) == ({"x": {"x": {"x": {"x": {"x": None}}}}}, "")
+    for depth in (300, 3000):
+        assert taker.take(b.DataValue(b.EXTENSION_OBJECT, False, nested(depth)))[1].startswith("undecodable")
+
+
+@pytest.mark.parametrize("count", [900, 5000])
+def test_an_array_of_too_many_dimensions_is_malformed(count: int) -> None:
+    with pytest.raises(b.Malformed, match="dimensions"):
+        b.Reader(b"\xc6" + int32s(1, 5, count, *[1] * count)).variant()
+    matrix = b.Extension(b.NodeIdValue(0, 900), int32s(count, *[2**31 - 1] * count))
+    taker = Taker("object", structures(Member("x", b.INT32, None, 2)))
+    assert taker.take(b.DataValue(b.EXTENSION_OBJECT, False, matrix))[1].startswith("undecodable")
+
+
+def test_an_answer_of_more_objects_than_are_sane_is_malformed() -> None:
+    for code in (b.VARIANT, b.DATAVALUE, b.LOCALIZED_TEXT):
+        few = b.Reader(bytes([0x80 | code]) + int32s(1000) + bytes(1000)).variant()
+        assert len(few.raw) == 1000
+        with pytest.raises(b.Malformed, match="more than"):
+            b.Reader(bytes([0x80 | code]) + int32s(b.MAX_OBJECTS + 1) + bytes(b.MAX_OBJECTS + 1)).variant()
+
+
+@pytest.mark.parametrize("ticks", [1, b.FIRST_TICKS - 1, b.LAST_TICKS + 1, 2_650_467_743_990_000_000, 2**63 - 1])
+def test_a_time_that_fits_in_no_record_is_none(ticks: int) -> None:
+    assert b.ticks_to_ns(ticks) is None
+    body = struct.pack("<iIBBdqq", 1, 7, 13, b.DOUBLE, 1.5, ticks, ticks)
+    ((_, said),) = answers._items(body)
+    assert (said.raw, said.source_ns, said.server_ns) == (1.5, None, None)
+    assert all(-(2**63) <= (b.ticks_to_ns(edge) or 0) < 2**63 for edge in (b.FIRST_TICKS, b.LAST_TICKS))

@@ -10,7 +10,10 @@ import struct
 from typing import NamedTuple
 
 from edge_agent_drivers.opcua.binary import (
+    FIRST_TICKS,
     FORMATS,
+    LAST_TICKS,
+    MAX_ELEMENTS,
     UNIX_EPOCH_TICKS,
     DataValue,
     Malformed,
@@ -32,15 +35,15 @@ class Notification(NamedTuple):
     sequence: int
     items: list[Item]
     closed: int | None
+    is_keep_alive: bool = False  # it has no number of its own then: it says which one comes next
 
 
 class Published(NamedTuple):
-    """The answer to a Publish request. Without data it is a keep-alive, and carries the *next* sequence number."""
+    """The answer to a Publish request."""
 
     subscription: int
     available: list[int]  # sequence numbers that Republish would still give
     message: Notification
-    is_keep_alive: bool
 
 
 class HistoryPart(NamedTuple):
@@ -51,8 +54,16 @@ class HistoryPart(NamedTuple):
     values: list[DataValue]
 
 
+class Failed(Malformed):
+    """An answer of the right type that says the request failed, as some servers do instead of a ServiceFault."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"an answer of the right type with the result 0x{code:08X}")
+        self.code = code
+
+
 def _header(reader: Reader, expected: int) -> None:
-    """Skip the type and the header of a response. Raises Malformed for another type, and for a failure."""
+    """Skip the type and the header of a response. Raises Malformed for another type, Failed for a failure."""
     found = reader.nodeid()
     if (found.namespace, found.identifier) != (0, expected):
         raise Malformed(f"an answer of type {found.identifier!r} where {expected} was asked for")
@@ -63,7 +74,7 @@ def _header(reader: Reader, expected: int) -> None:
         reader.bytestring()
     reader.extension()
     if result & 0x8000_0000:
-        raise Malformed(f"an answer of the right type with the result 0x{result:08X}")
+        raise Failed(result)
 
 
 def published(data: bytes) -> Published:
@@ -73,29 +84,28 @@ def published(data: bytes) -> Published:
     subscription = reader.uint32()
     available = [reader.uint32() for _ in range(reader.length())]
     reader.byte()  # more notifications wait: the next request, already on its way, fetches them
-    message, parts = _message(reader)
-    return Published(subscription, available, message, parts == 0)
+    return Published(subscription, available, _message(reader))
 
 
 def republished(data: bytes) -> Notification:
     """A RepublishResponse. Raises Malformed."""
     reader = Reader(data)
     _header(reader, REPUBLISH_RESPONSE)
-    return _message(reader)[0]
+    return _message(reader)
 
 
 def read(data: bytes) -> list[DataValue]:
     """A ReadResponse. Raises Malformed."""
     reader = Reader(data)
     _header(reader, READ_RESPONSE)
-    return [reader.datavalue() for _ in range(reader.length())]
+    return [reader.datavalue() for _ in range(reader.count())]
 
 
 def history(data: bytes) -> list[HistoryPart]:
     """A HistoryReadResponse. Raises Malformed."""
     reader = Reader(data)
     _header(reader, HISTORY_READ_RESPONSE)
-    return [_history_part(reader) for _ in range(reader.length())]
+    return [_history_part(reader) for _ in range(reader.count())]
 
 
 def _history_part(reader: Reader) -> HistoryPart:
@@ -103,12 +113,12 @@ def _history_part(reader: Reader) -> HistoryPart:
     values: list[DataValue] = []
     if extension is not None and extension.encoding.namespace == 0 and extension.encoding.identifier == _HISTORY_DATA:
         inner = Reader(extension.body)
-        values = [inner.datavalue() for _ in range(inner.length())]
+        values = [inner.datavalue() for _ in range(inner.count())]
     return HistoryPart(code, continuation, values)
 
 
-def _message(reader: Reader) -> tuple[Notification, int]:
-    """A NotificationMessage, and how many parts it has."""
+def _message(reader: Reader) -> Notification:
+    """A NotificationMessage. One without parts is a keep-alive."""
     sequence = reader.uint32()
     reader.take(8)  # publish time
     parts = max(reader.length(), 0)
@@ -122,7 +132,7 @@ def _message(reader: Reader) -> tuple[Notification, int]:
             items += _items(extension.body)
         elif extension.encoding.identifier == _STATUS_CHANGE:
             closed = Reader(extension.body).uint32()
-    return Notification(sequence, items, closed), parts
+    return Notification(sequence, items, closed, parts == 0)
 
 
 # --- the hot path --------------------------------------------------------------------------------------------
@@ -144,6 +154,8 @@ def _items(data: bytes) -> list[Item]:
     """The items of a DataChangeNotification. Raises Malformed."""
     reader = Reader(data)
     count, at = reader.length(), reader.at
+    if count > MAX_ELEMENTS:
+        raise Malformed(f"a notification of {count} items")
     found: list[Item] = []
     try:
         for _ in range(count):
@@ -156,7 +168,7 @@ def _items(data: bytes) -> list[Item]:
                 continue
             fields = shape.unpack_from(data, at + 6)
             at += 6 + shape.size
-            if mask == _PLAIN and fields[1] > 0 and fields[2] > 0:
+            if mask == _PLAIN and FIRST_TICKS <= fields[1] <= LAST_TICKS and FIRST_TICKS <= fields[2] <= LAST_TICKS:
                 source_ns, server_ns = (fields[1] - UNIX_EPOCH_TICKS) * 100, (fields[2] - UNIX_EPOCH_TICKS) * 100
                 found.append((handle, DataValue(code, False, fields[0], 0, source_ns, server_ns)))
             else:

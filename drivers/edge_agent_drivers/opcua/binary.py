@@ -31,7 +31,13 @@ BUILTIN_NAMES = (
 
 UNIX_EPOCH_TICKS = 116_444_736_000_000_000  # 1970 in the 100 ns since 1601 that OPC UA counts
 MAX_DEPTH = 32  # of Variants in Variants: deeper ones are an attack, or a mistake
-MAX_ELEMENTS = 1_000_000  # of one array
+MAX_ELEMENTS = 1_000_000  # of one matrix
+MAX_OBJECTS = (
+    300_000  # of one answer, numbers in arrays not counted: a byte may announce an object a hundred times its size
+)
+MAX_DIMENSIONS = 16
+FIRST_TICKS = UNIX_EPOCH_TICKS - 2**63 // 100  # 1677: what is before, or after 2262, is no time that anything
+LAST_TICKS = UNIX_EPOCH_TICKS + (2**63 - 1) // 100  # happened at, but how a server says that it does not know
 
 
 class Malformed(ValueError):
@@ -103,18 +109,19 @@ _ARRAY, _DIMENSIONS, _TYPE = 0x80, 0x40, 0x3F
 
 
 def ticks_to_ns(ticks: int) -> int | None:
-    """UTC ns of a DateTime; None for one that means "no time"."""
-    return (ticks - UNIX_EPOCH_TICKS) * 100 if ticks > 0 else None
+    """UTC ns of a DateTime, which fit in 64 bits; None for one that means "no time"."""
+    return (ticks - UNIX_EPOCH_TICKS) * 100 if FIRST_TICKS <= ticks <= LAST_TICKS else None
 
 
 class Reader:
     """A place in the bytes of one answer."""
 
-    __slots__ = ("at", "data")
+    __slots__ = ("at", "data", "objects")
 
     def __init__(self, data: bytes, at: int = 0) -> None:
         self.data = data
         self.at = at
+        self.objects = 0
 
     def take(self, size: int) -> bytes:
         """The next ``size`` bytes."""
@@ -156,6 +163,14 @@ class Reader:
         if count > len(self.data) - self.at:
             raise Malformed(f"an array of {count} where {len(self.data) - self.at} bytes are left")
         return max(count, -1)
+
+    def count(self) -> int:
+        """The length of an array of which each element becomes an object. Raises Malformed for more than are sane."""
+        count = self.length()
+        self.objects += max(count, 0)
+        if self.objects > MAX_OBJECTS:
+            raise Malformed(f"more than {MAX_OBJECTS} values in one answer")
+        return count
 
     def bytestring(self) -> bytes | None:
         """A ByteString; None is null."""
@@ -254,10 +269,10 @@ class Reader:
 
     def array(self, code: int, depth: int = 0) -> list[Any] | None:
         """The raw values of an array; None for a null one."""
-        count = self.length()
+        letter = FORMATS.get(code)
+        count = self.count() if letter is None else self.length()
         if count < 0:
             return None
-        letter = FORMATS.get(code)
         if letter is None:
             return [self.scalar(code, depth) for _ in range(count)]
         shape = struct.Struct(f"<{count}{letter}")
@@ -323,6 +338,8 @@ def _finer(ns: int | None, tens_of_picoseconds: int) -> int | None:
 def _shaped(flat: list[Any], dimensions: list[int]) -> list[Any]:
     """The flat values of a matrix, as lists of lists. Raises Malformed where they do not fill it."""
     total = 1
+    if len(dimensions) > MAX_DIMENSIONS:
+        raise Malformed(f"an array of {len(dimensions)} dimensions")
     for size in dimensions:
         if size < 0 or (total := total * size) > MAX_ELEMENTS:
             raise Malformed(f"an array of dimensions {dimensions[:8]}")

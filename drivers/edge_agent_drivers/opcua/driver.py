@@ -192,12 +192,15 @@ class OpcuaDriver:
                     return []
                 subscription, message = taken
                 self._heard(subscription)
-                if message is None or publisher.is_old(subscription, message.sequence):
+                if publisher.is_old(subscription, message.sequence):
                     continue
                 self._messages.append((subscription, message))
             subscription, message = self._messages[0]
             if missing := publisher.missing(subscription, message.sequence):
                 self._messages.appendleft((subscription, await publisher.fetch(subscription, missing[0])))
+                continue
+            if message.is_keep_alive:
+                self._messages.popleft()
                 continue
             if message.closed is not None:
                 raise self._link.lost(f"the server ended the subscription: {words(message.closed) or 'Good'}")
@@ -210,7 +213,8 @@ class OpcuaDriver:
     async def _samples(self, subscription: int, message: Notification) -> list[Sample]:
         subscribed, group = self._subscribed[subscription]
         items = self._items
-        said = [(items[handle][1], value) for handle, value in message.items if handle in items]
+        known = [(*items[handle], value) for handle, value in message.items if handle in items]
+        said = [(place, value) for of, place, value in known if of is group]
         if not said:
             return []
         news = await group.understood(said, self._types)
@@ -227,9 +231,12 @@ class OpcuaDriver:
             if self._past is None:
                 self._past = await past(self._link, self._types, group, before, level)
             if samples := next(self._past, []):
+                if group.memory is not None:
+                    for sample in samples:
+                        group.memory.keep(sample)
                 return samples
             if group.memory is not None:
-                group.memory.keep(level)  # not before: what a new loss cuts short is then read again
+                group.memory.keep(level)  # not before: what a new loss cuts short is then read on from there
             self._past = None
             self._gaps.pop(0)
         return []

@@ -7,6 +7,7 @@ that the server refuses while the connection is well (``Refused``, for the calle
 from __future__ import annotations
 
 import errno
+from urllib.parse import urlsplit
 
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaStatusCodeError
@@ -26,7 +27,7 @@ TOO_MUCH = _codes("BadTooManyOperations BadRequestTooLarge BadResponseTooLarge B
 
 _SESSION_GONE = _codes(
     "BadSessionIdInvalid BadSessionClosed BadSessionNotActivated BadSecureChannelIdInvalid BadSecureChannelClosed "
-    "BadSecureChannelTokenUnknown BadConnectionClosed BadServerHalted BadShutdown BadTimeout BadCommunicationError "
+    "BadSecureChannelTokenUnknown BadConnectionClosed BadServerHalted BadShutdown BadCommunicationError "
     "BadConnectionRejected BadServerNotConnected BadSubscriptionIdInvalid BadNoSubscription"
 )
 _FULL = _codes(
@@ -34,7 +35,7 @@ _FULL = _codes(
     "BadResourceUnavailable"
 )
 _BUSY = _SESSION_GONE | _codes(
-    "BadTcpServerTooBusy BadServerTooBusy BadTooManyOperations BadTooManyPublishRequests BadStateNotActive"
+    "BadTcpServerTooBusy BadServerTooBusy BadTooManyOperations BadTooManyPublishRequests BadStateNotActive BadTimeout"
 )
 _HINTS = {
     StatusCodes.BadTcpEndpointUrlInvalid: "the server knows no endpoint of this address: add the path of its endpoint",
@@ -122,4 +123,4 @@ def lost(device: str, settings: OpcuaSettings, what: str) -> DeviceLost:
 
 
 def _host(settings: OpcuaSettings) -> str:
-    return settings.connection.removeprefix("opc.tcp://").partition("/")[0].rpartition(":")[0] or settings.connection
+    return urlsplit(settings.connection).hostname or settings.connection

@@ -21,7 +21,7 @@ from asyncua.ua.attribute_ids import AttributeIds
 from edge_agent import clock
 from edge_agent.model import Sample, TagSet
 from edge_agent_drivers.opcua import answers
-from edge_agent_drivers.opcua.binary import UNIX_EPOCH_TICKS, DataValue, Malformed
+from edge_agent_drivers.opcua.binary import UNIX_EPOCH_TICKS, DataValue
 from edge_agent_drivers.opcua.codes import is_bad
 from edge_agent_drivers.opcua.faults import Refused
 from edge_agent_drivers.opcua.groups import BoundGroup
@@ -65,10 +65,13 @@ async def past(link: Link, types: TypeBook, group: BoundGroup, before: Memory, l
     times = [*(level.source_ns or {}).values(), *(level.server_ns or {}).values()]
     end_ns = max(times, default=clock.now().at_ns) + 1_000_000_000
     total = 0
+    left_out: set[int] = set()
     for at in range(0, len(nodes), min(BATCH, link.history_limit)):
         part = nodes[at : at + min(BATCH, link.history_limit)]
         if total < MOST_IN_ALL:
             await _fetch(link, part, known - slack_ns, end_ns)
+        else:
+            left_out |= {each.place for each in part}
         total += sum(len(each.values) for each in part)
     until = level.source_ns or {}
     news: list[News] = []
@@ -79,13 +82,16 @@ async def past(link: Link, types: TypeBook, group: BoundGroup, before: Memory, l
         if each.continuation and found:
             found[-1] = found[-1]._replace(status="; ".join(filter(None, [found[-1].status, MORE])))
         news += found
-    return _samples(group, before, {each.place for each in nodes if not each.refused}, news)
+    places = {each.place for each in nodes if not each.refused and each.place not in left_out}
+    return _samples(group, before, places, news, left_out)
 
 
-def _samples(group: BoundGroup, before: Memory, places: set[int], news: Sequence[News]) -> Iterator[list[Sample]]:
+def _samples(
+    group: BoundGroup, before: Memory, places: set[int], news: Sequence[News], left_out: set[int]
+) -> Iterator[list[Sample]]:
     image = GroupImage(group.image.tagset)
     for place in range(len(image.values)):
-        image.status[place] = NO_HISTORY
+        image.status[place] = MORE if place in left_out else NO_HISTORY
         if place in places and before.values and before.values[place] is not None:
             image.values[place] = before.values[place]
             del image.status[place]
@@ -115,13 +121,11 @@ async def _fetch(link: Link, nodes: Sequence[Past], start_ns: int, end_ns: int) 
     asked = list(nodes)
     while asked:
         try:
-            parts = answers.history(await link.send(_request(asked, start_ns, end_ns)))
+            parts = link.decoded(answers.history, await link.send(_request(asked, start_ns, end_ns)))
         except Refused:
             for each in asked:
                 each.refused = True
             return
-        except Malformed as error:
-            raise link.lost(f"an answer that is not OPC UA: {error}") from error
         for each in asked[len(parts) :]:
             each.refused = True
         for each, part in zip(asked, parts, strict=False):

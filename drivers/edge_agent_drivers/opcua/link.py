@@ -10,6 +10,9 @@ What asyncua would do, and what is done about it:
   sequence numbers. It is not used: see ``publishing``.
 - It logs each failure with a traceback, and closing a connection to a server that hangs takes as long again. Its logs
   are off; closing is bounded and then cuts the socket.
+- It takes the limits of what a server receives for limits of what it sends: then it refuses a small server's large
+  answers, and sends what that server cannot take. Our own limits hold for what comes, the server's for what goes.
+- It compares the server's clock with ours to tell whether a renewed channel's old key still holds. Ours alone counts.
 - It believes any length that a message's header states and collects bytes until they are there. A header that
   announces more than the chunk we agreed to ends the connection.
 """
@@ -20,17 +23,21 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from asyncua import ua
 from asyncua.client.ua_client import UASocketProtocol
+from asyncua.common.connection import MessageChunk, SecureConnection
 from asyncua.common.utils import Buffer
 from asyncua.ua.attribute_ids import AttributeIds
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_from_binary
-from asyncua.ua.uaerrors import UaError
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from edge_agent.errors import DeviceLost, ReadingRejected
 from edge_agent_drivers.opcua import answers
+from edge_agent_drivers.opcua.answers import Failed
 from edge_agent_drivers.opcua.binary import DataValue, Malformed
 from edge_agent_drivers.opcua.config import OpcuaSettings
 from edge_agent_drivers.opcua.faults import TOO_MUCH, Refused, lost, on_asking, on_opening
@@ -40,6 +47,7 @@ from edge_agent_drivers.opcua.security import SecureClient, secure
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
 
 MAX_CHUNK = 65_535  # bytes; what asyncua's Hello allows a server
+MAX_MESSAGE = 32 * 1024 * 1024  # bytes of an answer in all its chunks
 CLOSE_S = 1.5  # for a polite goodbye
 SESSION_MS = 60_000  # a session of an agent that was killed blocks a place on the server no longer than this
 MOST_NODES = 10_000  # in one request, whatever the server allows
@@ -72,6 +80,7 @@ class Link:
         client = SecureClient(settings.url, settings.timeout)
         client._watchdog_intervall = settings.timeout
         client.session_timeout = SESSION_MS
+        client.max_messagesize = MAX_MESSAGE
         client.connection_lost_callback = self._on_lost
         _bound(client)
         self._client, self._loss = client, ""
@@ -101,6 +110,9 @@ class Link:
                 await client.disconnect()
         except (TimeoutError, OSError, UaError):
             pass  # it is cut below, whatever it said
+        except asyncio.CancelledError as error:
+            if type(error) is asyncio.CancelledError:
+                raise  # else it is our own time-out, see ``ask``
         finally:
             _cut(protocol)
 
@@ -110,6 +122,8 @@ class Link:
         cancels = task.cancelling() if task else 0
         try:
             answer = await request
+        except asyncio.CancelledError:
+            raise asyncio.CancelledError from None  # asyncua's is a subclass at times, which asyncio.timeout overlooks
         except Exception as error:
             mapped = on_asking(self.device, self.settings, error)
             if isinstance(mapped, DeviceLost):
@@ -135,6 +149,15 @@ class Link:
         except Exception as error:
             raise on_asking(self.device, self.settings, error) from error
         return answer
+
+    def decoded(self, decode: Callable[[bytes], T], data: bytes) -> T:
+        """What ``decode`` makes of an answer. Raises DeviceLost for nonsense, Refused for a failure."""
+        try:
+            return decode(data)
+        except Failed as error:
+            raise on_asking(self.device, self.settings, status_error(error.code)) from error
+        except Malformed as error:
+            raise self.lost(f"an answer that is not OPC UA: {error}") from error
 
     def lost(self, what: str = "") -> DeviceLost:
         """The error of a connection that is gone, for its first known reason."""
@@ -168,10 +191,7 @@ class Link:
             NodesToRead=[ua.ReadValueId(node, AttributeIds(attribute)) for node in nodes],
         )
         data = await self.send(ua.ReadRequest(Parameters=parameters))
-        try:
-            values = answers.read(data)
-        except Malformed as error:
-            raise self.lost(f"an answer that is not OPC UA: {error}") from error
+        values = self.decoded(answers.read, data)
         if len(values) != len(nodes):
             what = f"{self.settings.connection}: {len(values)} values came where {len(nodes)} were asked for"
             raise ReadingRejected(self.device, what, hint="the server breaks the protocol: is there an update for it?")
@@ -211,6 +231,13 @@ def _cut(protocol: UASocketProtocol | None) -> None:
         protocol.transport.abort()
 
 
+def status_error(code: int) -> UaStatusCodeError:
+    """What asyncua raises for a ServiceFault with this code."""
+    make: Any = UaStatusCodeError
+    made: UaStatusCodeError = make(code)
+    return made
+
+
 def _nothing() -> None:
     return None
 
@@ -240,6 +267,7 @@ def _bound(client: SecureClient) -> None:
 
     def bounded() -> UASocketProtocol:
         protocol = make()
+        _limit_messages(protocol._connection)
         received = protocol.data_received
 
         def data_received(data: bytes) -> None:
@@ -252,3 +280,31 @@ def _bound(client: SecureClient) -> None:
         return protocol
 
     client.uaclient._make_protocol = bounded  # type: ignore[method-assign]
+
+
+def _limit_messages(connection: SecureConnection) -> None:
+    """Keep the limits of both directions apart, and the time of a key by our own clock. See the module docstring."""
+    limits = connection._limits
+    limits.max_recv_buffer, limits.max_message_size = MAX_CHUNK, MAX_MESSAGE
+    set_channel, encoded = connection.set_channel, connection.message_to_binary
+    most_bytes = most_chunks = 0  # 0: the server takes any
+
+    def acknowledged(said: ua.Acknowledge) -> None:
+        nonlocal most_bytes, most_chunks
+        most_bytes, most_chunks = int(said.MaxMessageSize), int(said.MaxChunkCount)
+        limits.max_send_buffer = min(int(said.ReceiveBufferSize) or MAX_CHUNK, MAX_CHUNK)
+
+    def message_to_binary(message: bytes, *how: Any, **named: Any) -> bytes:
+        size = MessageChunk.max_body_size(connection.security_policy.symmetric_cryptography, limits.max_send_buffer)
+        if (most_bytes and len(message) > most_bytes) or (most_chunks and len(message) > most_chunks * size):
+            raise status_error(StatusCodes.BadRequestTooLarge)  # it would hang up; so a smaller one is tried
+        return encoded(message, *how, **named)
+
+    def new_channel(params: Any, *how: Any) -> None:
+        params.SecurityToken.CreatedAt = datetime.now(UTC)
+        set_channel(params, *how)
+
+    ours: Any = connection
+    ours._limits.update_client_limits = acknowledged
+    ours.message_to_binary = message_to_binary
+    ours.set_channel = new_channel

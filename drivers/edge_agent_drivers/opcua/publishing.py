@@ -18,7 +18,6 @@ from asyncua.ua.status_codes import StatusCodes
 
 from edge_agent_drivers.opcua import answers
 from edge_agent_drivers.opcua.answers import Notification
-from edge_agent_drivers.opcua.binary import Malformed
 from edge_agent_drivers.opcua.faults import Refused
 from edge_agent_drivers.opcua.link import Link
 
@@ -41,14 +40,15 @@ class Publisher:
         self._wanted = 0
         self._tasks: set[asyncio.Task[bytes]] = set()
         self._arrived: deque[asyncio.Task[bytes]] = deque()  # never more than _wanted
-        self._expected: dict[int, int | None] = {}  # by subscription; None before its first message
+        self._expected: dict[int, int] = {}  # by subscription: the number of its next message
+        self._begun: set[int] = set()  # subscriptions of which a message was taken
         self._acknowledge: list[ua.SubscriptionAcknowledgement] = []
         self._wake = asyncio.Event()
         self.starved = False  # the server had no request of ours for a while: its keep-alives could not come
 
     def start(self, subscriptions: list[int]) -> None:
         """Send the first requests."""
-        self._expected = dict.fromkeys(subscriptions)
+        self._expected = dict.fromkeys(subscriptions, 1)  # with which each begins
         self._wanted = min(len(subscriptions) + 1, MOST_REQUESTS) if subscriptions else 0
         self._fill()
 
@@ -77,8 +77,8 @@ class Publisher:
         except TimeoutError:
             pass
 
-    def take(self) -> tuple[int, Notification | None] | None:
-        """The next answer: (subscription, its message; None for a keep-alive); None when there is no answer.
+    def take(self) -> tuple[int, Notification] | None:
+        """The next answer: (subscription, its message); None when there is no answer.
 
         Raises DeviceLost. ``missing`` must be empty before what it gives may be used.
         """
@@ -87,28 +87,24 @@ class Publisher:
             task = self._arrived.popleft()
             self._tasks.discard(task)
             try:
-                data = task.result()
+                found = self._link.decoded(answers.published, task.result())
             except Refused as error:
                 self._refused(error)
                 continue
-            try:
-                found = answers.published(data)
-            except Malformed as error:
-                raise self._link.lost(f"a notification that is not OPC UA: {error}") from error
             self._fill()
             if found.subscription not in self._expected:
                 continue  # of a subscription that was deleted
-            return found.subscription, None if found.is_keep_alive else found.message
+            return found.subscription, found.message
         return None
 
     def missing(self, subscription: int, sequence: int) -> list[int]:
         """The messages that should have come before this one."""
         expected = self._expected[subscription]
-        if expected is None:
-            return []
         gap = (sequence - expected) % _LAST_SEQUENCE
         if gap > _LAST_SEQUENCE // 2:
             return []  # an old one, again
+        if gap > MOST_REPUBLISHED and subscription not in self._begun:
+            return []  # this server begins with another number than 1
         if gap > MOST_REPUBLISHED:
             raise self._link.lost(f"{gap} notification messages are missing")
         numbers: list[int] = []
@@ -119,22 +115,33 @@ class Publisher:
 
     def is_old(self, subscription: int, sequence: int) -> bool:
         """This message was given already."""
-        expected = self._expected[subscription]
-        return expected is not None and (sequence - expected) % _LAST_SEQUENCE > _LAST_SEQUENCE // 2
+        if subscription not in self._begun:
+            return False
+        return (sequence - self._expected[subscription]) % _LAST_SEQUENCE > _LAST_SEQUENCE // 2
 
     async def fetch(self, subscription: int, sequence: int) -> Notification:
-        """A message that got lost on the way. Raises DeviceLost when the server no longer has it."""
+        """A message that got lost on the way. Raises DeviceLost when the server no longer has it.
+
+        Before the first message it is none that was lost: this server begins with another number than 1.
+        """
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = subscription
         request.Parameters.RetransmitSequenceNumber = sequence
         try:
-            return answers.republished(await self._link.send(request))
-        except (Refused, Malformed) as error:
+            found = self._link.decoded(answers.republished, await self._link.send(request))
+        except Refused as error:
+            if subscription not in self._begun:
+                self._expected[subscription] = following(sequence)
+                return Notification(sequence, [], None, is_keep_alive=True)
             raise self._link.lost(f"notification message {sequence} is missing ({error})") from error
+        if found.sequence != sequence:
+            raise self._link.lost(f"notification message {sequence} is missing ({found.sequence} came in its place)")
+        return found._replace(is_keep_alive=False)
 
     def done(self, subscription: int, sequence: int) -> None:
         """This message was taken: the server may forget it."""
         self._expected[subscription] = following(sequence)
+        self._begun.add(subscription)
         self._acknowledge.append(ua.SubscriptionAcknowledgement(subscription, sequence))
 
     def _refused(self, error: Refused) -> None:

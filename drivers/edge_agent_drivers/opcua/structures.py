@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from edge_agent_drivers.opcua.binary import MAX_DEPTH, Extension, Malformed, NodeIdValue, Reader
+from edge_agent_drivers.opcua.binary import MAX_DEPTH, MAX_DIMENSIONS, Extension, Malformed, NodeIdValue, Reader
 from edge_agent_drivers.opcua.nodeid import node_text
 
 TypeId = tuple[int, Any]
@@ -116,7 +116,10 @@ class _Walk:
             return self._one(member, depth)
         if member.dimensions == 1:
             return self._many(member, self._reader.length(), depth)
-        sizes = [self._reader.int32() for _ in range(max(self._reader.length(), 0))]
+        rank = max(self._reader.length(), 0)
+        if rank > MAX_DIMENSIONS:
+            raise Malformed(f"a matrix of {rank} dimensions")
+        sizes = [self._reader.int32() for _ in range(rank)]
         count = 1
         for size in sizes:
             count *= max(size, 0)

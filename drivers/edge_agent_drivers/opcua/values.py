@@ -29,6 +29,7 @@ from edge_agent_drivers.opcua.nodeid import node_text
 from edge_agent_drivers.opcua.structures import Structures, Undescribed, as_bytes
 
 EXACT = 2**53  # integers up to here are exact in every JSON reader
+MOST_NESTED = 16  # ExtensionObjects in ExtensionObjects: each holds its bytes once more
 NO_VALUE_YET = "no value yet"
 NULL = "null"
 NOT_A_NUMBER = "not a number"
@@ -175,6 +176,8 @@ class Taker:
             return none.instead, none.reason
         except b.Malformed as error:
             return None, f"undecodable: {error}"
+        except RecursionError:
+            return None, "undecodable: nested too deep"
 
     def _unfit(self, said: b.DataValue, reason: str) -> tuple[None, str]:
         if said.type == b.NULL or (said.raw is None and said.is_array is self.is_array and said.type in self._convert):
@@ -193,20 +196,20 @@ class Taker:
             raise NoValue(doubts[0], plain)
         return plain
 
-    def _plain(self, code: int, raw: Any, doubts: list[str]) -> Any:
-        """Any raw value as JSON knows it; what cannot be so is None, with a doubt."""
+    def _plain(self, code: int, raw: Any, doubts: list[str], depth: int = 0) -> Any:
+        """Any raw value as JSON knows it; what cannot be so is None, with a doubt. ``depth``: of structures in them."""
         try:
             match code:
                 case b.VARIANT if raw is not None:
                     inner = raw.raw
                     if raw.is_array and inner is not None:
-                        return _mapped(inner, lambda each: self._plain(raw.type, each, doubts))
-                    return self._plain(raw.type, inner, doubts)
+                        return _mapped(inner, lambda each: self._plain(raw.type, each, doubts, depth))
+                    return self._plain(raw.type, inner, doubts, depth)
                 case b.DATAVALUE if raw is not None:
-                    value = self._plain(b.VARIANT, b.VariantValue(*raw[:3]), doubts)
+                    value = self._plain(b.VARIANT, b.VariantValue(*raw[:3]), doubts, depth)
                     return {"value": None if is_bad(raw.code) else value, "status": _code(raw.code)}
                 case b.EXTENSION_OBJECT if raw is not None:
-                    return self._structure(raw, doubts)
+                    return self._structure(raw, doubts, depth + 1)
                 case b.LOCALIZED_TEXT:
                     return raw._asdict()
                 case b.QUALIFIED_NAME:
@@ -218,9 +221,11 @@ class Taker:
                 doubts.append(none.reason)
             return none.instead
 
-    def _structure(self, extension: b.Extension, doubts: list[str]) -> dict[str, Any]:
+    def _structure(self, extension: b.Extension, doubts: list[str], depth: int) -> dict[str, Any]:
+        if depth > MOST_NESTED:
+            raise b.Malformed("structures nested too deep")
         try:
-            return self._structures.fields_of(extension, lambda code, raw: self._plain(code, raw, doubts))
+            return self._structures.fields_of(extension, lambda code, raw: self._plain(code, raw, doubts, depth))
         except Undescribed as error:
             raise NoValue(str(error), as_bytes(extension)) from error
         except b.Malformed as error:
