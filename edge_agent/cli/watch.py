@@ -285,7 +285,7 @@ class _Drawing:
                 age = span(max(0.0, time.time() - int(tag["at_ns"]) / 1e9))
                 status = Text(plain(translate(tag["status"])), "yellow") if tag["status"] else Text(_("good"), "green")
                 value = f"{value_text(tag['value'])} {tag['unit']}".rstrip()
-                cells = [f"{group}.{tag['tag']}", value, status, age]
+                cells: list[str | Text] = [f"{group}.{tag['tag']}", value, status, age]
                 cells += [local_time(tag.get("source_ns"), date=False)] if sourced else []
                 add_row(rows, *cells, self._rate((group, tag["tag"])))
         return rows
