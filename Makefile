@@ -22,9 +22,10 @@ test-long: .venv/.stamp-dev  ## what the suite leaves out for its length: kills,
 	@.ci/need mosquitto mosquitto-clients libzbar0 postgresql --wish nats-server rabbitmq-server cc iproute2 util-linux
 	@$(BIN)/pytest tests -m long
 
-bench: .venv/.stamp-dev  ## measure beside the bare pymodbus loop; some minutes, on an idle machine
-	@.ci/need mosquitto
-	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py
+COMMA := ,
+bench: .venv/.stamp-dev  ## measure, beside bare pymodbus, asyncua and zxing-cpp; some 20 minutes, idle machine (ONLY=a,b)
+	@.ci/need mosquitto libzbar0
+	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py $(subst $(COMMA), ,$(ONLY))
 
 bench-gate: .venv/.stamp-dev  ## only the gate: from a scan to the answer in the PLC, under load; about five minutes
 	@.ci/need mosquitto

@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def camera(report: Any, folder: Path, options: argparse.Namespace) -> None:
-    """(h) 1080p pictures decoded a second a core, formats named, whole and on a region, beside bare zxing-cpp."""
+    """(o) 1080p pictures decoded a second a core, formats named, whole and on a region, beside bare zxing-cpp."""
     from rig import AGENT_CORE, output
 
     found = json.loads(output(__file__, core=AGENT_CORE))

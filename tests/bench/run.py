@@ -1,4 +1,4 @@
-"""`make bench`: what the agent costs, beside the bare pymodbus loop of the same minute.
+"""`make bench`: what the agent costs, beside the bare pymodbus loop, and other bare loops, of the same minute.
 
 Every figure comes from outside the agent: /proc for CPU, memory and bytes written, subscribers for delivery, a PLC
 process that writes down when it changed what. The agent has one core, its peers the other. These machines are
@@ -16,18 +16,22 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import orjson
+from camera import camera
 from configs import IDLE, head, plc, route, scanner, station
 from gate import gate
+from isolation import isolation
 from opcua import subscriptions
 from peers import Readers, broker, look, peer_plc, receiver, samples, subscriber
 from rig import AGENT_CORE, HERE, PEER_CORE, agent, free_port, output, wait_for
 from storing import beside_backlog, opening, two_routes
+from streams import serial
 
 LINE = "acme/here/bench/L1"
 LAST_LINE = (
     "ratio", "cpu_us_per_reading", "cpu_us_at_1000_tags", "drain_per_s", "receive_per_s",
     "start_s", "p99_ms", "rss_mb", "idle_pct", "bytes_per_reading", "two_routes_ratio", "live_p99_ms", "open_s",
     "gate_p50_ms", "gate_p99_ms", "gate_fsync_p99_ms", "opcua_ratio", "opcua_cpu_us", "opcua_missing",
+    "camera_datamatrix", "camera_datamatrix_region", "serial_lost", "serial_agent_lost", "isolation_kept",
 )  # fmt: skip
 
 
@@ -205,8 +209,9 @@ def drains(report: Report, folder: Path, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the benchmarks named, or all of them."""
+    devices = (subscriptions, camera, serial, isolation)
     storing = (two_routes, beside_backlog, opening)
-    every = (full_speed, thousand_tags, subscriptions, drains, start_up, latency, on_disk, *storing, gate)
+    every = (full_speed, thousand_tags, *devices, drains, start_up, latency, on_disk, *storing, gate)
     benches = {bench.__name__: bench for bench in every}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(benches)}")
@@ -216,9 +221,11 @@ def main() -> None:
     options = parser.parse_args()
     report = Report()
     for name in options.names or benches:
+        began_s = time.monotonic()
         print(f"{name}: {(benches[name].__doc__ or '').strip()}", flush=True)
         with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
             benches[name](report, Path(folder), options)
+        print(f"  {name} took {time.monotonic() - began_s:.0f} s", flush=True)
     print(report.last_line())
 
 

@@ -6,8 +6,9 @@
 
 This process is the devices: it writes codes to pseudo terminals at the line's rate and never waits, as a UART does not:
 what the kernel's buffer (4 KiB, a third of a second at 115200 baud) does not take is lost, and counted here. Another
-process reads them all with the scanner driver on one event loop. What it read is compared here, as SHA-256 of all codes
-of each port, with what was written, and its CPU time is what the kernel says of it. Without that process's help.
+process reads them all, with the scanner driver alone on one event loop, or as a whole agent that commits every code and
+publishes it. What it read, or what came to the broker, is compared here, as SHA-256 of all codes of each port, with
+what was written, and its CPU time is what the kernel says of it. Without that process's help.
 """
 
 from __future__ import annotations
@@ -21,11 +22,21 @@ import pty
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import orjson
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from configs import head, route, scanner
+from peers import broker, look, subscriber
+from rig import AGENT_CORE, Process, agent, wait_for
 
 CODE = b"P%02d-%08d-ABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n"
 STEP_S = 0.005
-TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
 class Device:
@@ -66,40 +77,100 @@ class Device:
         self._rest = self._rest[count:]
 
 
-def cpu_s(pid: int) -> float:
-    """CPU time of a process, as the kernel counts it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_S
+@dataclass(frozen=True)
+class Found:
+    """What was sent, and what of it was read."""
+
+    codes: int
+    bytes: int
+    lost: int
+    wrong: int  # ports on which something else was read
+    took_s: float
+    cpu_s: float
+
+    @property
+    def core_pct(self) -> float:
+        """CPU time of the reader, of one core."""
+        return 100 * self.cpu_s / self.took_s
+
+    def __str__(self) -> str:
+        what = f"{self.codes} codes, {self.bytes} bytes in {self.took_s:.1f} s"
+        return f"{what}, {self.wrong} ports wrong, {1e6 * self.cpu_s / self.codes:.0f} µs CPU a code"
 
 
-def measure(ports: int, baud: int, seconds: float) -> int:
-    """Print the figures; 1 when a byte is missing."""
-    devices = [Device(number, baud / 10) for number in range(ports)]
-    command = [sys.executable, __file__, "--read", str(baud), *(device.path for device in devices)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
-        assert reader.stdin is not None
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == b"ready\n"
-        cpu_before_s, began_s = cpu_s(reader.pid), time.monotonic()
-        while (now_s := time.monotonic() - began_s) < seconds:
-            for device in devices:
-                device.speak(now_s)
-            time.sleep(STEP_S)
+def speak(devices: list[Device], seconds: float) -> float:
+    """All of them speak for so long; how long it was."""
+    began_s = time.monotonic()
+    while (now_s := time.monotonic() - began_s) < seconds:
         for device in devices:
-            device.finish()
-        took_s = time.monotonic() - began_s
+            device.speak(now_s)
+        time.sleep(STEP_S)
+    for device in devices:
+        device.finish()
+    return time.monotonic() - began_s
+
+
+def found(devices: list[Device], read: list[str], took_s: float, cpu_s: float) -> Found:
+    """``read``: the digest of each port's codes, as they were read."""
+    wrong = sum(device.hash.hexdigest() != digest for device, digest in zip(devices, read, strict=True))
+    total = [sum(column) for column in zip(*((d.codes, d.bytes, d.lost) for d in devices), strict=True)]
+    return Found(*total, wrong, took_s, cpu_s)
+
+
+def alone(devices: list[Device], baud: int, seconds: float) -> Found:
+    """Read by the scanner driver, and nothing behind it."""
+    command = [sys.executable, __file__, "--read", str(baud), *(device.path for device in devices)]
+    pin = lambda: os.sched_setaffinity(0, {AGENT_CORE})  # noqa: E731
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=pin) as popen:
+        assert popen.stdin is not None
+        assert popen.stdout is not None
+        assert popen.stdout.readline() == "ready\n"
+        process = Process(popen)
+        cpu_s = process.cpu_s
+        took_s = speak(devices, seconds)
         time.sleep(0.5)  # what is in the kernel's buffers is read
-        used_s = cpu_s(reader.pid) - cpu_before_s
-        reader.stdin.close()
-        read = json.loads(reader.stdout.read())
-    sent = sum(device.bytes for device in devices)
-    lost = sum(device.lost for device in devices)
-    codes = sum(device.codes for device in devices)
-    wrong = [d.path for d, (_, digest) in zip(devices, read, strict=True) if digest != d.hash.hexdigest()]
-    print(f"{ports} ports at {baud} baud, {took_s:.1f} s: {codes} codes, {sent} bytes, {sent / took_s / ports:.0f} B/s")
-    print(f"lost: {lost} bytes; codes read: {sum(count for count, _ in read)}; ports that differ: {len(wrong)}")
-    print(f"CPU of the reader: {used_s / took_s:.1%} of a core, {used_s / codes * 1e6:.0f} µs a code")
-    return 1 if lost or wrong else 0
+        cpu_s = process.cpu_s - cpu_s
+        popen.stdin.close()
+        return found(devices, json.loads(popen.stdout.read()), took_s, cpu_s)
+
+
+def whole(devices: list[Device], folder: Path, seconds: float) -> Found:
+    """Read by an agent: every code committed, sent to a broker, and counted there."""
+    messages: list[bytes] = []
+    with ExitStack() as stack:
+        port = stack.enter_context(broker(folder))
+        stack.enter_context(subscriber(port, "acme/#", messages.append))
+        config = head(folder) + "devices:\n" + "".join(scanner(f"r{d.number}", d.path) for d in devices)
+        process = stack.enter_context(agent(config + "stations: {}\n" + route(port, "broker", "scan"), folder))
+        log = folder / "agent.log"
+        wait_for(lambda: {d["state"] for d in look(folder)["devices"].values()} == {"connected"}, 20, log)
+        cpu_s = process.cpu_s
+        took_s = speak(devices, seconds)
+        time.sleep(0.5)
+        wait_for(lambda: look(folder)["routes"]["mes"]["pending"] == 0, 20, log)
+        cpu_s = process.cpu_s - cpu_s
+        time.sleep(0.5)
+    hashes = {f"r{device.number}": hashlib.sha256() for device in devices}
+    for message in map(orjson.loads, messages):
+        if message.get("kind") == "scan":
+            for record in message["records"]:
+                hashes[message["source"]].update(bytes.fromhex(record["raw"]))
+    return found(devices, [digest.hexdigest() for digest in hashes.values()], took_s, cpu_s)
+
+
+def serial(report: Any, folder: Path, options: argparse.Namespace) -> None:
+    """(m) 20 serial readers at 115200 baud that never pause: by the driver alone, and by the whole agent."""
+    both = {"serial": alone(line_of(20, 115200), 115200, 2 * options.seconds)}
+    both["serial_agent"] = whole(line_of(20, 115200), folder, 2 * options.seconds)
+    for name, its in both.items():
+        assert its.lost or not its.wrong, its  # what came is what was written
+        report.say(f"{name}_lost", its.lost, f"bytes; {its}", 0)
+        report.say(f"{name}_core_pct", its.core_pct, "of a core", 1)
+
+
+def line_of(ports: int, baud: int) -> list[Device]:
+    """So many devices at this rate: a character is ten bits."""
+    return [Device(number, baud / 10) for number in range(ports)]
 
 
 async def read(baud: int, paths: list[str]) -> None:
@@ -107,13 +178,11 @@ async def read(baud: int, paths: list[str]) -> None:
     from edge_agent_drivers.scanner.config import ScannerSettings
     from edge_agent_drivers.scanner.driver import ScannerDriver
 
-    counts = [0] * len(paths)
     hashes = [hashlib.sha256() for _ in paths]
 
     async def port(number: int, driver: ScannerDriver) -> None:
         while True:
             for scan in await driver.read():
-                counts[number] += 1
                 hashes[number].update(scan.raw)
 
     drivers = [ScannerDriver(path, ScannerSettings(port=path, baud=baud)) for path in paths]
@@ -124,7 +193,7 @@ async def read(baud: int, paths: list[str]) -> None:
     for each in ports:
         each.cancel()
     await asyncio.wait(ports)
-    print(json.dumps([(count, digest.hexdigest()) for count, digest in zip(counts, hashes, strict=True)]))
+    print(json.dumps([digest.hexdigest() for digest in hashes]))
 
 
 def main() -> int:
@@ -137,7 +206,9 @@ def main() -> int:
     if arguments.read:
         asyncio.run(read(int(arguments.read[0]), arguments.read[1:]))
         return 0
-    return measure(arguments.ports, arguments.baud, arguments.seconds)
+    its = alone(line_of(arguments.ports, arguments.baud), arguments.baud, arguments.seconds)
+    print(f"{arguments.ports} ports at {arguments.baud} baud: {its}; {its.core_pct:.1f} % of a core; lost: {its.lost}")
+    return 1 if its.lost or its.wrong else 0
 
 
 if __name__ == "__main__":

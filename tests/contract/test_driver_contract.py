@@ -113,6 +113,20 @@ assert not {"pymodbus", "serial", "asyncio", "asyncua", "cv2"} & set(sys.modules
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_modbus_line_loads_no_other_drivers_library() -> None:
+    program = """
+import sys
+from edge_agent import agent, config
+from edge_agent.driver import load_driver
+spec = load_driver("modbus")
+keys = {"connection": "tcp://127.0.0.1:1", "groups": {"all": {"poll": "1s", "tags": {"a": {"address": "holding:0"}}}}}
+spec.create("plc", spec.settings().model_validate(keys))
+assert "pymodbus" in sys.modules
+assert not {"asyncua", "cv2", "numpy", "zxingcpp", "pyzbar", "cryptography"} & set(sys.modules), sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @every_driver
 def test_describing_and_creating_touch_nothing(name: str, tmp_path: Path) -> None:
     opened: list[str] = []
