@@ -200,6 +200,11 @@ def test_a_testers_line_is_its_named_groups() -> None:
     assert values_of(moving, wants, flag_unstable=False)[1][1] == "unstable"
     comma = understood(line(b"SN=A17;F=12,50 N;FAIL", TESTER, decimal=","))
     assert values_of(comma, wants, flag_unstable=False)[0][:3] == ("A17", 12.5, False)
+    thousands = understood(line(b"SN=A17;F=1.234N;PASS", TESTER, decimal=","))
+    assert values_of(thousands, wants, flag_unstable=False)[1] == {1: "'1.234' is no number"}, "1234, not 1.234"
+    as_sent = [Want("force", "string", ""), Want("force", "int64", "")]
+    whole = understood(line(b"SN=A17;F=12,0N;PASS", re.compile(r".*F=(?P<force>[\d,]+)N.*"), decimal=","))
+    assert values_of(whole, as_sent, flag_unstable=False)[0] == ("12,0", 12)
     strange = understood(line(b"SN=A17;F=1.2.3N;MAYBE", TESTER))
     values, status = values_of(strange, wants, flag_unstable=False)
     assert values[:3] == ("A17", None, None)

@@ -12,7 +12,6 @@ import re
 from edge_agent_drivers.instrument.message import Message
 
 RESERVED = ("unit", "unstable", "problem")
-_COMMA = re.compile(r"\A([+-]? *[0-9]*),([0-9]+)\Z")
 
 
 def line(frame: bytes, pattern: re.Pattern[str], decimal: str = ".", encoding: str = "utf-8") -> Message | None:
@@ -26,12 +25,11 @@ def line(frame: bytes, pattern: re.Pattern[str], decimal: str = ".", encoding: s
         return None
     groups = {name: value.strip() for name, value in match.groupdict().items() if value is not None}
     measured = {name: value for name, value in groups.items() if name not in RESERVED}
-    if decimal == ",":
-        measured = {name: _COMMA.sub(r"\1.\2", value) for name, value in measured.items()}
     return Message(
         text,
         measured,
         unit=groups.get("unit", ""),
         stable=False if groups.get("unstable") else None,
         problem=groups.get("problem", ""),
+        decimal=decimal,
     )

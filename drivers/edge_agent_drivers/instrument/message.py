@@ -39,6 +39,7 @@ class Message:
     answers: str = ""  # what else it is than a reading: the answer to a command, or news
     good: bool = True  # an answer: the command was carried out
     address: int | None = None  # of the gauge that speaks
+    decimal: str = "."  # the decimal sign of its numbers, and nothing else stands between their digits
 
 
 class Want(NamedTuple):
@@ -49,7 +50,7 @@ class Want(NamedTuple):
     unit: str
 
 
-def parsed(text: str, type_name: TypeName) -> Value:
+def parsed(text: str, type_name: TypeName, decimal: str = ".") -> Value:
     """Text as a value of this type. Raises ValueError."""
     if type_name == "string":
         return text
@@ -57,9 +58,11 @@ def parsed(text: str, type_name: TypeName) -> Value:
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
         raise ValueError(f"{text!r:.40} is neither true nor false")
-    text = re.sub(r"^([+-]) +", r"\1", text)  # "+   12.3": the sign stands at the left of its column
+    told, text = text, re.sub(r"^([+-]) +", r"\1", text)  # "+   12.3": the sign stands at the left of its column
+    if decimal == ",":  # a point groups thousands then: 1.234 would be a good number, and a wrong one
+        text = "" if "." in text else text.replace(",", ".")
     if not _NUMBER.fullmatch(text) or len(text) > 40:
-        raise ValueError(f"{text!r:.40} is no number")
+        raise ValueError(f"{told!r:.40} is no number")
     if type_name == "float64":
         number = float(text)
         if not math.isfinite(number):
@@ -99,7 +102,7 @@ def _value(message: Message, want: Want, flag_unstable: bool) -> tuple[Value, st
     if message.stable is False and not flag_unstable:
         return None, "unstable"
     try:
-        value = parsed(digits, want.type)
+        value = parsed(digits, want.type, message.decimal)
     except ValueError as error:
         return None, str(error)
     return value, "unstable" if message.stable is False else ""
