@@ -97,6 +97,24 @@ def test_one_scan_while_it_stays_and_its_departure_is_told(tmp_path: Path) -> No
     run(test())
 
 
+def test_a_transponder_whose_telegrams_wait_to_be_read_has_not_left(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with em4100_at(tmp_path / "reader", absent_after="300ms") as (reader, driver):
+            reader.send(A)
+            assert [raw for raw, _ in (await told(driver))[0]] == [b"010063E9AE25"]
+            for _ in range(8):  # nobody reads: the disk is behind
+                await asyncio.sleep(0.05)
+                reader.send(A)
+            reading = asyncio.ensure_future(told(driver))
+            for _ in range(8):
+                await asyncio.sleep(0.05)
+                reader.send(A)
+            assert not reading.done(), reading.result()
+            assert await reading == ([], [(False, 0, None, [])]), "and now it has"
+
+    run(test())
+
+
 def test_two_at_once_are_two_scans_and_no_single_transponder(tmp_path: Path) -> None:
     async def test() -> None:
         async with em4100_at(tmp_path / "reader", absent_after="30s") as (reader, driver):

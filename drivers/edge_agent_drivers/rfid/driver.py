@@ -29,6 +29,7 @@ from edge_agent_drivers.stream.conversation import Conversation, Framing, Heard
 from edge_agent_drivers.stream.port import Port
 
 IDLE_S = 0.2  # what stays unfinished that long is garbage
+GLANCE_S = 0.005  # so long what waits at the port is listened for, before a departure is believed
 _ALONE = "keep one transponder in the field while its memory is read or written"
 
 
@@ -105,10 +106,8 @@ class RfidDriver:
 
     async def _listened(self) -> list[Sample | Scan]:
         loop = asyncio.get_running_loop()
-        if self._field.miss(loop.time()):
-            return [*self._told(clock.now())]
         next_s = self._field.next_s()
-        heard = await self._conversation.hear(None if next_s is None else max(0.0, next_s - loop.time()))
+        heard = await self._conversation.hear(None if next_s is None else max(GLANCE_S, next_s - loop.time()))
         told: list[Sample | Scan] = []
         changed = False
         for each in heard:
@@ -121,7 +120,8 @@ class RfidDriver:
                 told.append(Scan(self._device, each.at, raw))
                 changed = True
             changed = changed or not known
-        return [*told, *self._told(heard[-1].at)] if changed else told
+        changed = self._field.miss(loop.time()) or changed
+        return [*told, *self._told(heard[-1].at if heard else clock.now())] if changed else told
 
     def _number(self, raw: bytes) -> tuple[bytes, str]:
         """(what the scan carries, how the tags spell it)."""
