@@ -285,6 +285,33 @@ def test_each_protocol_is_asked_its_own_way(
     run(test())
 
 
+@pytest.mark.parametrize("end", [b"\r", b"\r\n"])
+@pytest.mark.parametrize(("protocol", "line"), [("mitutoyo", b"01A+0000.123"), ("sylvac", b"+0.123")])
+def test_a_gauge_ends_its_line_with_cr_or_cr_lf(tmp_path: Path, protocol: str, line: bytes, end: bytes) -> None:
+    async def test() -> None:
+        groups = {"gauge": {"tags": {"depth": {"unit": "mm"}}}}
+        async with instrument_at(tmp_path / "gauge", {}, protocol, groups=groups) as (device, driver):
+            for _ in range(2):
+                device.send(line + end)
+                assert await next_of(driver) == [("gauge", (0.123,), {})]
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.7):  # what is left over would be garbage after the idle time
+                        await driver.read()
+
+    run(test())
+
+
+def test_what_waits_at_the_port_is_no_silence(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with instrument_at(tmp_path / "scale", {}, groups=PRINTED, silence="300ms") as (device, driver):
+            device.send(b"S S 1.0 g\r\n")
+            await asyncio.sleep(0.4)  # nobody reads: the disk is behind
+            ((_, values, _),) = await next_of(driver)
+            assert values[0] == 1.0
+
+    run(test())
+
+
 def test_lines_go_to_the_group_whose_pattern_matches(tmp_path: Path) -> None:
     async def test() -> None:
         groups = {

@@ -27,7 +27,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 DEFAULT_SILENCE_S = 10.0
 BOOLS = ("stable", "net", "print")
 MEASURED = ("value", "tare")
-TERMINATORS = {"mt-sics": "\r\n", "toledo": "", "mitutoyo": "\r\n", "sylvac": "\r", "line": "\r\n"}
+TERMINATORS = {"mt-sics": "\r\n", "toledo": "", "mitutoyo": "\r", "sylvac": "\r", "line": "\r\n"}
+"""LF after CR is skipped where CR ends a line: an ID-H sends CR LF, a multiplexer CR alone, others as they are set."""
 ASKED_WITH = {"mt-sics": "SI\r\n", "mitutoyo": "GA{address:02d}\r\n", "sylvac": "?\r"}
 COMMANDS: dict[str, dict[str, str]] = {
     "mt-sics": {"tare": "T", "tare-now": "TI", "clear-tare": "TAC", "zero": "Z", "zero-now": "ZI"},

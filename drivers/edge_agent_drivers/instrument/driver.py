@@ -39,6 +39,7 @@ from edge_agent_drivers.stream.port import Port
 IDLE_S = 0.5  # what stays unfinished that long is garbage
 COMMAND_TIMEOUT_S = 20.0  # a scale waits until it is stable before it tares
 SETTLE_PAUSE_S = 0.1
+GLANCE_S = 0.005  # so long what waits at the port is listened for, before a silence is believed
 MAX_LENGTH = 1024
 
 _READ: dict[str, Callable[[bytes], Message | None]] = {
@@ -113,7 +114,10 @@ class InstrumentDriver:
                 period_s = listener.group.poll_s or 0.0
                 self._due_s[due] = max(self._due_s[due] + period_s, now_s)  # a missed period is skipped
                 return [await self._settled(listener)]
-            self._heard += await self._conversation.hear(self._patience_s(now_s))
+            if heard := await self._conversation.hear(self._patience_s(now_s)):
+                self._heard += heard
+            else:
+                self._expect_word()
 
     async def write(self, tag: str, value: Value) -> None:
         """Send a command and judge its answer; false sends nothing. Raises DeviceLost or DeviceRefused."""
@@ -144,16 +148,18 @@ class InstrumentDriver:
     # --- what it says by itself --------------------------------------------------------------------------------
 
     def _patience_s(self, now_s: float) -> float | None:
-        """How long to listen before something else is due. Raises DeviceLost after too long a silence."""
+        """How long to listen before something else is due."""
         ends = list(self._due_s.values())
+        if self._settings.silence_s is not None:
+            ends.append(self._heard_at_s + self._settings.silence_s)
+        return max(GLANCE_S, min(ends) - now_s) if ends else None
+
+    def _expect_word(self) -> None:
+        """Nothing waits to be heard: raises DeviceLost after too long a silence."""
         silence_s = self._settings.silence_s
-        if silence_s is not None:
-            end_s = self._heard_at_s + silence_s
-            if end_s <= now_s:
-                what = f"{self._port.where}: silent for {silence_s:g} s"
-                raise DeviceLost(self._device, what, hint="is it on, and does it still send by itself?")
-            ends.append(end_s)
-        return max(0.0, min(ends) - now_s) if ends else None
+        if silence_s is not None and self._heard_at_s + silence_s <= asyncio.get_running_loop().time():
+            what = f"{self._port.where}: silent for {silence_s:g} s"
+            raise DeviceLost(self._device, what, hint="is it on, and does it still send by itself?")
 
     def _samples(self) -> list[Sample]:
         """Of what was heard, up to what is no message. Raises ReadingRejected for that, when it comes first."""
@@ -292,8 +298,10 @@ _NO_ANSWER_HINT = (
 def _framing(settings: InstrumentSettings) -> Framing:
     if settings.protocol == "toledo":
         return ToledoFramer(settings.checksum)
-    end = TERMINATORS[settings.protocol] if settings.end is None else settings.end
-    return Framer(end.encode("latin-1"), max_length=MAX_LENGTH)
+    if settings.end is not None:
+        return Framer(settings.end.encode("latin-1"), max_length=MAX_LENGTH)
+    end = TERMINATORS[settings.protocol]
+    return Framer(end.encode("latin-1"), max_length=MAX_LENGTH, skip=b"\n" if end == "\r" else b"")
 
 
 def _listener(name: str, group: Group, settings: InstrumentSettings) -> _Listener:
