@@ -9,6 +9,7 @@ import pytest
 
 from edge_agent import i18n
 from edge_agent.demo.processes import PORTS, AgentProcess, DemoError, LineProcess, free_port, write_config
+from support.delivery import until
 
 
 def agent_of(directory: Path) -> AgentProcess:
@@ -19,9 +20,7 @@ def agent_of(directory: Path) -> AgentProcess:
 async def _started(agent: AgentProcess, timeout_s: float) -> None:
     await agent.start()
     try:
-        async with asyncio.timeout(30):  # its last words are told: let it say some
-            while not agent.log.exists() or not agent.log.read_text().endswith("\n"):
-                await asyncio.sleep(0.05)
+        await until(lambda: agent.log.read_text().endswith("\n"))  # its last words are told: let it say some
         await agent.connected(timeout_s)
     finally:
         await agent.kill()
