@@ -30,6 +30,8 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+import orjson
+
 from edge_agent import clock
 from edge_agent.binding import ReadGroup
 from edge_agent.driver import Cadence, Driver, DriverSpec, Shape
@@ -399,6 +401,7 @@ class Collector:
 
     def _take(self, item: Sample | Scan, *, asked: bool) -> None:
         if isinstance(item, Sample):
+            _must_be_json(self.name, item)
             self._traffic.sample(item, asked=asked)
             self._uncommitted.append(self._line.sample(item))
         else:
@@ -436,3 +439,12 @@ class Collector:
 
     def _next_request(self) -> Request | AskedWrite:
         return self._requests.popitem(last=False)[1]
+
+
+def _must_be_json(device: str, sample: Sample) -> None:
+    """Raises DriverIsolated for what no record can hold: found later, it would end the agent and not the device."""
+    try:
+        orjson.dumps((sample.values, list((sample.status or {}).values())))
+    except TypeError as error:
+        hint = "report this with the log"
+        raise DriverIsolated(device, f"gave a value that is no JSON: {error}", hint=hint) from error

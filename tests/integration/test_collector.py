@@ -164,6 +164,21 @@ def test_a_fault_in_a_driver_while_reading_isolates_that_driver(tmp_path: Path) 
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("value", ["half a character: \ud800", 2**64, {"deep": [b"bytes"]}])
+def test_a_value_that_no_record_can_hold_isolates_its_device_and_spares_the_agent(tmp_path: Path, value: Any) -> None:
+    async def once(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        if driver.calls.count("open") < 2:
+            return [sample(FAST, value)]
+        return await count_up(driver, group)
+
+    async def main() -> None:
+        async with running(tmp_path, once) as (item, _driver, _line):
+            await until(lambda: item.status()["state"] == "connected" and item.status()["samples"] > 1)
+            assert item.status()["errors"] == {"isolated": 1}
+
+    asyncio.run(main())
+
+
 def test_reading_ahead_of_the_disk_is_bounded(tmp_path: Path) -> None:
     async def flood(driver: Scripted, group: str | None) -> Sequence[Sample]:
         return [sample(FAST, 1)]
