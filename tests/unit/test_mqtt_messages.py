@@ -53,6 +53,9 @@ def test_a_value_in_a_report(path: str, kind: str, expected: tuple[Any, str]) ->
         (b"true", "float64", (None, "not a number")),
         (b"", "float64", (None, "not a number")),
         ("läuft".encode(), "string", ("läuft", "")),
+        (rb'"T1 \ud800"', "string", (None, "not text")),  # half a character: JSON can write it, no record can hold it
+        (rb'{"id": ["\udfff"]}', "object", (None, "not an object")),
+        (b'{"n": 18446744073709551616}', "object", (None, "not an object")),
     ],
 )
 def test_a_message_that_is_the_value(payload: bytes, kind: str, expected: tuple[Any, str]) -> None:

@@ -1,7 +1,8 @@
 """A message's bytes to values and back to nothing else. Pure: no I/O, no clock.
 
 A value of another type than the tag says is None, with what it was as its status; a number in quotes is a number, as
-many devices write them so. NaN and infinity are no JSON and no number.
+many devices write them so. NaN and infinity are no JSON and no number. Half a character (a lone surrogate, which JSON
+can write and UTF-8 cannot) is no text, and an object with one, or with an integer beyond 64 bits, is none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import math
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+
+import orjson
 
 from edge_agent.model import Value
 
@@ -71,13 +74,14 @@ def value_of(message: Message, path: str, kind: str) -> tuple[Value, str]:
             return message.text, ""  # 5.20 stays 5.20
         if isinstance(found, int) and not isinstance(found, bool):
             return str(found), ""  # a serial that somebody took for a number; a float would not come back as written
-        return (found, "") if isinstance(found, str) else (None, "not text")
+        return (found, "") if isinstance(found, str) and _is_strict(found) else (None, "not text")
     if kind == "bool":
         truths = {"true": True, "false": False, "1": True, "0": False, "on": True, "off": False}
         said = found if isinstance(found, bool) else truths.get(str(found).lower())
         return (said, "") if said is not None else (None, "not a bool")
     if kind == "object":
-        return (found, "") if isinstance(found, dict | list) and _shallow(found) else (None, "not an object")
+        good = isinstance(found, dict | list) and _shallow(found) and _is_strict(found)
+        return (found, "") if good else (None, "not an object")
     return _number(found, kind)
 
 
@@ -106,6 +110,15 @@ def _shallow(found: Any, depth: int = 0) -> bool:
         return False
     inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
     return all(_shallow(one, depth + 1) for one in inner)
+
+
+def _is_strict(found: Any) -> bool:
+    """Whether every reader takes it: no half of a character (backslash, ud800), no integer beyond 64 bits."""
+    try:
+        orjson.dumps(found)
+    except TypeError:
+        return False
+    return True
 
 
 def instant_of(found: Any) -> int | None:
