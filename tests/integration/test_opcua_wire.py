@@ -15,6 +15,7 @@ from asyncua.ua.ua_binary import struct_to_binary
 
 from edge_agent.errors import DeviceLost, DeviceUnavailable
 from edge_agent.model import Sample
+from edge_agent_drivers.opcua import driver as driver_module
 from edge_agent_drivers.opcua.config import OpcuaSettings
 from edge_agent_drivers.opcua.driver import OpcuaDriver
 from edge_agent_drivers.opcua.link import Link
@@ -298,6 +299,34 @@ def test_the_channel_is_renewed_whatever_the_servers_clock_says(hours: int) -> N
                 assert await forces(driver, 1) == [value]
                 await asyncio.sleep(0.005)
             assert server.opened >= 4
+
+    run(test())
+
+
+def test_a_node_that_went_away_is_asked_for_again_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "RETRY_S", 0.2)
+
+    async def test() -> None:
+        async with listening() as (server, driver):
+            gone = value_of(None, "Null", StatusCode=ua.StatusCode(ua.UInt32(ua.StatusCodes.BadNodeIdUnknown)))
+            server.notify(1, [(FORCE, gone)])
+            (sample,) = await some(driver, 1)
+            assert (sample.values, sample.status) == ((None, 0), {0: "Bad_NodeIdUnknown"})
+            server.does[ua.DeleteMonitoredItemsRequest] = lambda _: reading.cancel() and None
+            reading = asyncio.create_task(some(driver, 1))
+            await asyncio.wait([reading])
+            server.answer_last(ua.DeleteMonitoredItemsResponse())
+            reading = asyncio.create_task(some(driver, 1))
+            await server.came(ua.CreateMonitoredItemsRequest, 2)
+            (deleted,) = server.asked_for(ua.DeleteMonitoredItemsRequest)
+            assert deleted.Parameters.MonitoredItemIds == [1000 + FORCE]
+            (again,) = server.asked_for(ua.CreateMonitoredItemsRequest)[1].Parameters.ItemsToCreate
+            assert again.ItemToMonitor.NodeId.to_string() == "ns=2;s=force"
+            server.notify(1, [(FORCE, value_of(8.0))])
+            (sample,) = await reading
+            assert (sample.values, sample.status) == ((8.0, 0), None)
+            await asyncio.sleep(0.4)
+            assert len(server.asked_for(ua.CreateMonitoredItemsRequest)) == 2
 
     run(test())
 

@@ -60,7 +60,7 @@ class Fake:
         self.lifetime_ms = 3_600_000
         self.created_at: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.opened = 0  # secure channels, renewals too
-        self._number = 0
+        self._number = self._last = 0
         self._token = 0
         self._writer: asyncio.StreamWriter | None = None
 
@@ -73,6 +73,15 @@ class Fake:
         async with asyncio.timeout(10):
             while len(self.publishing) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
+
+    async def came(self, kind: type, count: int) -> None:
+        """Wait until so many requests of this kind were asked."""
+        await _until(lambda: len(self.asked_for(kind)) >= count)
+
+    def answer_last(self, answer: Any) -> None:
+        """Answer the newest request, which lies here."""
+        assert self._writer is not None
+        self._send(self._writer, self._last, answer)
 
     def notify(self, subscription: int, items: list[tuple[int, Any]], sequence: int | None = None) -> None:
         """A data change."""
@@ -163,6 +172,8 @@ class Fake:
         kind = extension_objects_by_typeid[nodeid_from_binary(buffer)]
         request = struct_from_binary(kind, Buffer(data))
         self.asked.append(request)
+        if kind is not ua.PublishRequest and kind is not ua.ReadRequest:
+            self._last = request_id
         if kind is ua.PublishRequest:
             self.acknowledged += [one.SequenceNumber for one in request.Parameters.SubscriptionAcknowledgements]
         does = self.does.get(kind) or getattr(self, "_" + kind.__name__.removesuffix("Request").lower(), None)
@@ -229,8 +240,19 @@ class Fake:
             answer.Results.append(result)
         return answer
 
+    def _deletemonitoreditems(self, request: Any) -> Any:
+        answer = ua.DeleteMonitoredItemsResponse()
+        answer.Results = [ua.StatusCode(0) for _ in request.Parameters.MonitoredItemIds]
+        return answer
+
     def _publish(self, request: Any) -> Any:
         return None
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.005)
 
 
 def _key(node: Any, attribute: int) -> str:

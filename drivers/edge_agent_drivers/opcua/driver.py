@@ -5,7 +5,8 @@ names; ``binary`` and ``answers`` make tuples of bytes, ``structures``, ``typebo
 ``subscriptions`` creates what ``publishing`` then listens to; ``groups`` and ``images`` make the samples; ``history``
 reads what happened in a gap; ``writing`` writes.
 
-No task of its own but the Publish requests under way (bounded, ended by ``close``) and asyncua's three. What came while
+No task of its own but the Publish requests under way (bounded, ended by ``close``), one that makes refused items anew,
+and asyncua's three. What came while
 nobody called ``read()`` waits in those requests' answers and then on the server. After each opening every group is read
 once in full: that is the level from which the notifications go on.
 """
@@ -30,7 +31,7 @@ from edge_agent_drivers.opcua.history import memory_of, past
 from edge_agent_drivers.opcua.images import Memory, News
 from edge_agent_drivers.opcua.link import Link
 from edge_agent_drivers.opcua.publishing import Publisher
-from edge_agent_drivers.opcua.subscriptions import Item, Subscribed, monitor, subscribe
+from edge_agent_drivers.opcua.subscriptions import Item, Subscribed, forget, monitor, subscribe
 from edge_agent_drivers.opcua.typebook import TypeBook
 from edge_agent_drivers.opcua.writing import Writer
 
@@ -51,6 +52,7 @@ class OpcuaDriver:
             **{name: tag for group in settings.groups.values() for name, tag in group.tags.items()},
         }
         self._writable: dict[str, OpcuaTag] = {name: tag for name, tag in every.items() if tag.write}
+        self._trying: asyncio.Task[None] | None = None  # making items anew
         self._forget()
 
     def _forget(self) -> None:
@@ -61,7 +63,9 @@ class OpcuaDriver:
         self._groups: dict[str, BoundGroup] = {}
         self._items: dict[int, tuple[BoundGroup, int]] = {}  # by client handle: (group, place in it)
         self._subscribed: dict[int, tuple[Subscribed, BoundGroup]] = {}
-        self._refused: dict[int, Item] = {}  # by client handle
+        self._refused: dict[int, Item] = {}  # by client handle; also those whose node went away later
+        self._wanted: dict[int, Item] = {}  # all of them, by client handle
+        self._numbers: dict[int, int] = {}  # by client handle: the server's own number of the item
         self._ready: deque[list[Sample]] = deque()  # the levels, until they are read
         self._gaps: list[tuple[BoundGroup, Memory, Sample]] = []  # groups whose history is still to be read
         self._past: Iterator[list[Sample]] | None = None
@@ -105,7 +109,9 @@ class OpcuaDriver:
             if polled and self._due[polled] <= now:
                 return [await self._poll(polled, now)]
             if self._refused and self._retry_at <= now:
-                await self._try_again()
+                self._trying = self._trying or asyncio.create_task(self._try_again())
+                await asyncio.shield(self._trying)  # whoever gives up waiting: an item is not made twice
+                self._trying = None
                 continue
             self._link.check()
             self._check_silence(now)
@@ -121,6 +127,12 @@ class OpcuaDriver:
 
     async def close(self) -> None:
         """End the subscriptions with the session, if the server still answers. Idempotent, bounded."""
+        trying, self._trying = self._trying, None
+        if trying is not None:
+            trying.cancel()
+            await asyncio.wait([trying])
+            if not trying.cancelled():
+                trying.exception()  # the connection's end is why we are here
         await self._publisher.stop()
         await self._link.close()
         self._forget()
@@ -166,8 +178,10 @@ class OpcuaDriver:
 
     async def _monitor(self, subscribed: Subscribed, group: BoundGroup, items: Sequence[Item]) -> None:
         """Create these items; what is refused becomes its tag's status, in a sample."""
-        refused = await monitor(self._link, subscribed.id, group.settings, items)
+        made, refused = await monitor(self._link, subscribed.id, group.settings, items)
+        self._numbers |= made
         for item in items:
+            self._wanted[item.handle] = item
             if item.handle in refused:
                 self._refused[item.handle] = item
             else:
@@ -217,12 +231,23 @@ class OpcuaDriver:
         said = [(place, value) for of, place, value in known if of is group]
         if not said:
             return []
+        self._come_and_gone(message)
         news = await group.understood(said, self._types)
         samples = group.samples(news, clock.now(), subscribed.interval_s)
         if group.memory is not None:
             for sample in samples:
                 group.memory.keep(sample)
         return samples
+
+    def _come_and_gone(self, message: Notification) -> None:
+        """A node that the server took away may come back, and its item may not: it is then made anew."""
+        for handle, value in message.items:
+            if value.code == StatusCodes.BadNodeIdUnknown and handle in self._wanted:
+                if not self._refused:
+                    self._retry_at = asyncio.get_running_loop().time() + RETRY_S
+                self._refused[handle] = self._wanted[handle]
+            elif self._refused:
+                self._refused.pop(handle, None)
 
     async def _remembered(self) -> list[Sample]:
         """The next samples of the gap before this connection; none when there are none left."""
@@ -278,11 +303,15 @@ class OpcuaDriver:
 
     async def _try_again(self) -> None:
         """Create the items anew that the server refused."""
-        self._retry_at = asyncio.get_running_loop().time() + RETRY_S
         for subscribed, group in self._subscribed.values():
             items = [item for handle, item in self._refused.items() if self._items[handle][0] is group]
             if items:
+                old = [self._numbers[item.handle] for item in items if item.handle in self._numbers]
                 try:
+                    await forget(self._link, subscribed.id, old)
+                    for item in items:
+                        self._numbers.pop(item.handle, None)
                     await self._monitor(subscribed, group, items)
                 except Refused as error:
                     raise self._link.lost(str(error)) from error
+        self._retry_at = asyncio.get_running_loop().time() + RETRY_S

@@ -86,8 +86,8 @@ class Link:
         self._client, self._loss = client, ""
         opened = False
         try:
-            await secure(client, self.device, settings.security)
-            await client.connect(auto_reconnect=False)
+            await plainly(secure(client, self.device, settings.security))
+            await plainly(client.connect(auto_reconnect=False))
             await self._look_around()
             opened = True
         except Exception as error:
@@ -107,12 +107,9 @@ class Link:
             _cut(protocol)  # asyncua then asks nobody, and only ends its tasks
         try:
             async with asyncio.timeout(min(CLOSE_S, self.settings.timeout)):
-                await client.disconnect()
+                await plainly(client.disconnect())
         except (TimeoutError, OSError, UaError):
             pass  # it is cut below, whatever it said
-        except asyncio.CancelledError as error:
-            if type(error) is asyncio.CancelledError:
-                raise  # else it is our own time-out, see ``ask``
         finally:
             _cut(protocol)
 
@@ -121,9 +118,7 @@ class Link:
         task = asyncio.current_task()
         cancels = task.cancelling() if task else 0
         try:
-            answer = await request
-        except asyncio.CancelledError:
-            raise asyncio.CancelledError from None  # asyncua's is a subclass at times, which asyncio.timeout overlooks
+            answer = await plainly(request)
         except Exception as error:
             mapped = on_asking(self.device, self.settings, error)
             if isinstance(mapped, DeviceLost):
@@ -229,6 +224,14 @@ class Link:
 def _cut(protocol: UASocketProtocol | None) -> None:
     if protocol is not None and protocol.transport is not None:
         protocol.transport.abort()
+
+
+async def plainly(call: Awaitable[T]) -> T:
+    """A call whose cancelling is a CancelledError; asyncua's may be a subclass, which asyncio.timeout overlooks."""
+    try:
+        return await call
+    except asyncio.CancelledError:
+        raise asyncio.CancelledError from None
 
 
 def status_error(code: int) -> UaStatusCodeError:

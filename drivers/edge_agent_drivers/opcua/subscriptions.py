@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
@@ -48,6 +49,13 @@ class Item:
     tag: OpcuaTag
 
 
+class Monitored(NamedTuple):
+    """What became of items, by their handles: the server's numbers of those it made, why it refused the others."""
+
+    made: Mapping[int, int]
+    refused: Mapping[int, str]
+
+
 async def subscribe(link: Link, group: OpcuaGroup) -> Subscribed:
     """Create a subscription without items. Raises DeviceLost, Refused."""
     interval_s = group.subscribe or 1.0
@@ -64,9 +72,10 @@ async def subscribe(link: Link, group: OpcuaGroup) -> Subscribed:
     return Subscribed(revised.SubscriptionId, interval_s, interval_s * max(revised.RevisedMaxKeepAliveCount, 1))
 
 
-async def monitor(link: Link, subscription: int, group: OpcuaGroup, items: Sequence[Item]) -> Mapping[int, str]:
-    """Create the items; for each that the server refused, its handle and why. Raises DeviceLost, Refused."""
+async def monitor(link: Link, subscription: int, group: OpcuaGroup, items: Sequence[Item]) -> Monitored:
+    """Create the items. Raises DeviceLost, Refused."""
     refused: dict[int, str] = {}
+    made: dict[int, int] = {}
     size, at = min(BATCH, link.items_limit), 0
     while at < len(items):
         part = items[at : at + size]
@@ -85,8 +94,20 @@ async def monitor(link: Link, subscription: int, group: OpcuaGroup, items: Seque
         codes = [result.StatusCode.value for result in results]
         refused |= {item.handle: words(code) for item, code in zip(part, codes, strict=False) if code & 0x8000_0000}
         refused |= {item.handle: NO_ANSWER for item in part[len(codes) :]}
+        each = zip(part, results, strict=False)
+        made |= {item.handle: result.MonitoredItemId for item, result in each if item.handle not in refused}
         at += len(part)
-    return refused
+    return Monitored(made, refused)
+
+
+async def forget(link: Link, subscription: int, numbers: Sequence[int]) -> None:
+    """Delete items of a subscription; what the server no longer has is no error. Raises DeviceLost, Refused."""
+    size = min(BATCH, link.items_limit)
+    for at in range(0, len(numbers), size):
+        request = ua.DeleteMonitoredItemsRequest()
+        request.Parameters.SubscriptionId = subscription
+        request.Parameters.MonitoredItemIds = list(numbers[at : at + size])
+        await link.request(ua.DeleteMonitoredItemsResponse, request)
 
 
 def _wanted(item: Item, group: OpcuaGroup) -> ua.MonitoredItemCreateRequest:
