@@ -21,6 +21,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +159,10 @@ def _text(path: Path, encoding: str) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         hint = "the path is relative to the configuration file"
-        raise _refuse(path, 0, f"cannot be read: {error.strerror}", hint) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise _refuse(path, 0, f"cannot be read: {why}", hint) from error
     if len(raw) > MAX_BYTES:
         raise _refuse(path, 0, f"is larger than {MAX_BYTES // 2**20} MiB", "is this the right file?")
     if raw[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
@@ -214,12 +216,15 @@ def _row(
         if key == "name":
             row[key] = Node(cell, line, cell)
         elif cell.startswith(("{", "[")):
-            inner = parse(cell, str(path), [])
+            doubtful: list[Problem] = []
+            inner = parse(cell, str(path), doubtful)
             if inner is None:
                 problems.append(
                     Problem(str(path), line, key, "is no section", "write it as in YAML: {0: idle, 1: running}")
                 )
-            else:
+            else:  # a key that stands there twice: which one is meant, nobody knows
+                told = ((one, one.what.replace("line 1)", f"line {line})")) for one in doubtful)
+                problems += [replace(one, line=line, key=f"{key}.{one.key}", what=what) for one, what in told]
                 row[key] = Node(inner.value, line, None, inner.children, str(path))
         elif cell:
             number = cell.replace(",", ".") if separator == ";" and _DECIMAL_COMMA.fullmatch(cell) else cell

@@ -105,6 +105,7 @@ def test_a_decimal_comma_is_one_where_cells_are_separated_by_semicolons(tmp_path
         (b"name,address\nx,coil:1,coil:2\n", "press.csv:2", "more cells than columns"),
         (b'name,address\nx,"coil:1\n', "press.csv", "is no table"),
         (b"name,address,enum\nx,coil:1,{0: a\n", "press.csv:2", "is no section"),
+        (b'name,address,enum\nx,coil:1,"{0: a, 0: b}"\n', "press.csv:2", "enum.0: the key stands here twice"),
         (b"PK\x03\x04rest", "press.csv", "is a workbook"),
         (b"name,address\nx,inptu:5\n", "press.csv:2", "is no address"),
         (b"name,address,oder\n1x,coil:1,ABCD\n", "press.csv:2", "did you mean order?"),
@@ -129,6 +130,8 @@ def test_a_table_stands_alone(tmp_path: Path) -> None:
     assert "stands alone" in problem
     (missing,) = wrong(config(tmp_path, b"", "{from: other.csv}"))
     assert "No such file" in missing
+    (unnameable,) = wrong(config(tmp_path, b"", r'{from: "a\0b.csv"}'))
+    assert "null byte" in unnameable
 
 
 CELLS = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12).map(str.strip)
