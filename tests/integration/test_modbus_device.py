@@ -384,6 +384,21 @@ def test_single_values_are_written_with_the_functions_for_many_where_the_device_
     over(plc, test)
 
 
+def test_a_device_that_says_nothing_to_a_mask_write_is_told_by_its_hint(plc: ModbusPlc) -> None:
+    """jsmodbus does so with each function that it does not know."""
+
+    async def test(line: Line) -> None:
+        tags = {"go": {"address": "holding:50.3", "write": True}}
+        async with opened(line, polled(a="holding:0"), tags=tags, timeout="200ms") as driver:
+            line.mode = "silent"
+            with pytest.raises(DeviceLost, match=r"go: .*no answer") as lost:
+                await driver.write("go", value=True)
+            assert "function 22" in lost.value.hint
+            assert "let the PLC offer a coil" in lost.value.hint
+
+    over(plc, test)
+
+
 def test_a_bit_is_written_by_mask_and_refused_where_there_is_none(plc: ModbusPlc) -> None:
     async def test(line: Line) -> None:
         tags = {"bit": {"address": "holding:620.4", "write": True}, "byte": {"address": "holding:620.high"}}

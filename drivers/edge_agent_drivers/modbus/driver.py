@@ -27,7 +27,7 @@ from edge_agent_drivers.modbus.config import ModbusSettings, describe
 from edge_agent_drivers.modbus.group import GroupReader
 from edge_agent_drivers.modbus.link import Link, exception_text, refused_hint
 from edge_agent_drivers.modbus.wire import Garbled
-from edge_agent_drivers.modbus.writing import Write, refused_write_hint, write_of
+from edge_agent_drivers.modbus.writing import Write, refused_write_hint, unanswered_write_hint, write_of
 
 
 class ModbusDriver:
@@ -105,6 +105,9 @@ class ModbusDriver:
         except ReadingRejected as error:
             self._link.drop()  # nobody knows whether it was done
             raise DeviceLost(self._device, f"{tag}: {_said(error, self._device)}", hint=error.hint) from error
+        except DeviceLost as error:
+            hint = " ".join(filter(None, (unanswered_write_hint(write.request), error.hint)))
+            raise DeviceLost(self._device, f"{tag}: {_said(error, self._device)}", hint=hint) from error
 
     async def _carry_out(self, tag: str, field: Field, write: Write) -> None:
         unit_id = self._settings.unit_id
@@ -131,5 +134,5 @@ class ModbusDriver:
         self._link.drop()
 
 
-def _said(error: ReadingRejected, device: str) -> str:
+def _said(error: ReadingRejected | DeviceLost, device: str) -> str:
     return str(error.args[0]).removeprefix(f"{device}: ")

@@ -74,6 +74,11 @@ def refused_write_hint(code: int, request: Request) -> str:
     return _NO_FUNCTION.get(request.function, "") if code == 1 else ""
 
 
+def unanswered_write_hint(request: Request) -> str:
+    """Of a function that not every device has: some answer nothing to one that they do not know."""
+    return f"is it always so, and reading goes on? Then {_NO_FUNCTION[22]}" if request.function == 22 else ""
+
+
 def _coils(field: Field, data: Sequence[int], unit_id: int, *, multiple: bool) -> Request:
     bits = [bool(bit) for bit in data]
     if multiple or field.count is not None:
