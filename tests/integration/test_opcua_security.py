@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from asyncua import ua
+from asyncua.common.connection import MessageChunk
+from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from asyncua.ua.ua_binary import struct_to_binary
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -38,7 +40,7 @@ from support.opcua_farm import (
     middle,
     service,
 )
-from support.opcua_pki import DAY, certificate, der, revocations, write
+from support.opcua_pki import DAY, certificate, der, key_of, revocations, write
 
 POLICIES = ("Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss")
 SECURE = [f"{policy}_{mode}" for policy in POLICIES for mode in ("Sign", "SignAndEncrypt")]
@@ -264,6 +266,30 @@ def test_a_server_that_refuses_the_channel_is_understood(plant: Plant, pki: Path
         said = await refused(driver(line.url, pki, policy="Basic256Sha256"))
         assert (how if how.startswith("Bad") else thumbprint(plant.ours)) in said
         assert "edge-agent opcua certificate" in said
+
+    through(plant, "every", act)
+
+
+def test_a_fault_in_place_of_a_channel_is_understood(plant: Plant, pki: Path) -> None:
+    """node-opcua answers so; the specification has both this and an error message."""
+    mode = ua.MessageSecurityMode.SignAndEncrypt
+    policy = SecurityPolicyBasic256Sha256(plant.ours, plant.press, key_of("press"), mode)
+    header = ua.ResponseHeader(ServiceResult=ua.StatusCode(ua.StatusCodes.BadSecurityChecksFailed))
+    fault = struct_to_binary(ua.ServiceFault(ResponseHeader=header))
+    (made,) = MessageChunk.message_to_chunks(policy, fault, 65536, ua.MessageType.SecureOpen)
+    made.SequenceHeader.SequenceNumber = 1
+    refusing = made.to_binary()
+
+    def answer(chunk: bytes) -> bytes | None:
+        if chunk[:3] != b"OPN" or b"SecurityPolicy#None" in chunk:
+            return None
+        return refusing
+
+    async def act(line: Middle) -> None:
+        line.answer = answer
+        said = await refused(driver(line.url, pki, policy="Basic256Sha256"))
+        assert "BadSecurityChecksFailed" in said
+        assert thumbprint(plant.ours) in said
 
     through(plant, "every", act)
 

@@ -265,13 +265,14 @@ def node_id(namespace: int, identifier: Identifier) -> ua.NodeId:
 
 
 def _bound(client: SecureClient) -> None:
-    """Let the client give up a peer whose header announces more than a chunk may hold."""
+    """Let the client give up a peer whose header announces more than a chunk may hold; and let it take a fault in
+    place of a channel for the refusal that it is, where asyncua sees an answer without end."""
     make = client.uaclient._make_protocol
 
     def bounded() -> UASocketProtocol:
         protocol = make()
         _limit_messages(protocol._connection)
-        received = protocol.data_received
+        received, processed = protocol.data_received, protocol._process_received_message
 
         def data_received(data: bytes) -> None:
             received(data)
@@ -279,7 +280,14 @@ def _bound(client: SecureClient) -> None:
             if rest and len(rest) >= 8 and int.from_bytes(rest[4:8], "little") > MAX_CHUNK and protocol.transport:
                 protocol.transport.abort()
 
+        def process(msg: Any) -> None:
+            header = getattr(msg, "SecurityHeader", None)  # of a message; an Acknowledge has none
+            if header is not None and isinstance(header(), ua.AsymmetricAlgorithmHeader):
+                protocol.check_answer(msg.body(), "")  # raises what a fault says
+            processed(msg)
+
         protocol.data_received = data_received  # type: ignore[method-assign]
+        protocol._process_received_message = process  # type: ignore[method-assign]
         return protocol
 
     client.uaclient._make_protocol = bounded  # type: ignore[method-assign]
