@@ -306,6 +306,8 @@ def _limit_messages(connection: SecureConnection) -> None:
         limits.max_send_buffer = min(int(said.ReceiveBufferSize) or MAX_CHUNK, MAX_CHUNK)
 
     def message_to_binary(message: bytes, *how: Any, **named: Any) -> bytes:
+        if named.get("message_type") == ua.MessageType.SecureOpen:  # always one chunk, and before there are any keys
+            return encoded(message, *how, **named)
         size = MessageChunk.max_body_size(connection.security_policy.symmetric_cryptography, limits.max_send_buffer)
         if (most_bytes and len(message) > most_bytes) or (most_chunks and len(message) > most_chunks * size):
             raise status_error(StatusCodes.BadRequestTooLarge)  # it would hang up; so a smaller one is tried
