@@ -25,7 +25,7 @@ _AIM = re.compile(rb"\][A-Za-z][0-9A-Za-z]")
 _EM4100 = re.compile(rb"\x02([0-9A-F]{10})([0-9A-F]{2})(?:\r\n)?\x03")
 _SICS = re.compile(rb"(?:S|T|TA|Z) (?:[SDAI+-])(?: +-? *\d+(?:\.\d*)? +\S{1,4})?|E[STL]|I4 A .*")
 _TOLEDO = re.compile(rb"\x02[\x20-\x3f][\x20-\x7f]{2}[ 0-9]{6}(?:[ 0-9]{6})?\r")
-_MITUTOYO = re.compile(rb"GN\d\d,[+-]\d+\.?\d*")
+_MITUTOYO = re.compile(rb"(?:G[NXMW]\d\d,|\d\dA)[+-]\d+\.?\d*")
 _SYLVAC = re.compile(rb"[+-] *\d+\.\d+ *[<=>]?")
 _NUMBER = re.compile(rb"\s*[+-]? *\d+\.\d+ *[A-Za-z%]{0,4}\s*|\s*[+-] *\d+ *[A-Za-z%]{0,4}\s*")
 _PROFILES = {
@@ -162,11 +162,15 @@ def _instrument(protocol: str, what: str, pattern: re.Pattern[bytes]) -> Callabl
 
 
 def _toledo(stream: Stream, sent: bytes) -> Found:
-    explained = 0
-    for match in _TOLEDO.finditer(stream.data):
+    frames = list(_TOLEDO.finditer(stream.data))
+    checked = 0
+    for match in frames:
         check = -sum(byte & 0x7F for byte in match[0]) & 0x7F
-        explained += len(match[0]) + (stream.data[match.end() : match.end() + 1] == bytes([check]))
-    return explained, "scale, Toledo continuous", _gauge("toledo", b"")
+        checked += stream.data[match.end() : match.end() + 1] == bytes([check])
+    keys = _gauge("toledo", b"")
+    if checked > len(frames) / 2:  # the last frame may be cut off
+        keys["checksum"] = True
+    return sum(len(match[0]) for match in frames) + checked, "scale, Toledo continuous", keys
 
 
 def _gauge(protocol: str, sent: bytes) -> dict[str, Any]:
