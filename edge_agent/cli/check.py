@@ -104,6 +104,7 @@ def _device(device: Device) -> dict[str, Any]:
         "scans": device.shape.scans,
         "tags": sum(len(group.tagset.tags) for group in groups),
         "groups": {group.tagset.group: group.poll_s for group in groups},
+        "spoken": [group.tagset.group for group in groups if group.spoken],
     }
 
 
@@ -223,13 +224,15 @@ def _show(out: Console, facts: dict[str, Any], warnings: tuple[Problem, ...]) ->
 def _show_devices(out: Console, facts: dict[str, Any]) -> None:
     rows = table(_("DEVICE"), _("DRIVER"), _("TAGS"), _("GROUPS"))
     for name, device in facts["devices"].items():
-        groups = [f"{group} {_poll(poll_s)}" for group, poll_s in device["groups"].items()]
+        groups = [f"{group} {_poll(poll_s, group in device['spoken'])}" for group, poll_s in device["groups"].items()]
         what = ", ".join(groups) or (_("scans") if device["scans"] else "–")
         add_row(rows, name, device["driver"], str(device["tags"] or "–"), what)
     out.print(rows, "")
 
 
-def _poll(poll_s: float | None) -> str:
+def _poll(poll_s: float | None, spoken: bool) -> str:
+    if spoken:
+        return _("(by itself)")
     return _("(on trigger)") if poll_s is None else f"({poll_s * 1000:.0f} ms)"
 
 

@@ -112,6 +112,16 @@ def test_a_right_config_says_what_the_agent_takes_from_it(right: Path, capsys: p
         assert name in told
 
 
+def test_what_speaks_by_itself_is_not_said_to_wait_for_a_trigger(
+    right: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = "{pattern: '(?P<force>.+)', tags: {force: {}}}"
+    tester = f"{{driver: instrument, port: /dev/ttyS1, protocol: line, groups: {{result: {group}}}}}"
+    right.write_text(right.read_text().replace("devices:\n", f"devices:\n  tester: {tester}\n", 1))
+    assert _run("--config", str(right), "check") == ExitCode.OK
+    assert "result (by itself)" in capsys.readouterr().out
+
+
 def test_a_data_dir_that_is_a_file_is_a_mistake(right: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = right.parent / "data"
     data.write_text("a file stands where the directory should be")
