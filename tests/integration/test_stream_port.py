@@ -164,6 +164,27 @@ def test_an_overrun_voids_the_chunk_it_is_in(tmp_path: Path, monkeypatch: pytest
     run(test())
 
 
+def test_closing_a_port_ends_who_waits_there_and_leaves_the_next_one_alone(tmp_path: Path) -> None:
+    async def test() -> None:
+        reader, other = PtyReader(tmp_path / "gate"), PtyReader(tmp_path / "other")
+        port = Port("gate", StreamSettings(port=str(reader.port)))
+        neighbour = Port("other", StreamSettings(port=str(other.port)))
+        await port.open()
+        waiting = asyncio.ensure_future(port.take(0.5))
+        await asyncio.sleep(0.05)
+        port.close()
+        await neighbour.open()  # the system gives it the number that is free again
+        taking = asyncio.ensure_future(neighbour.take(5))
+        with pytest.raises(DeviceLost, match="closed"):
+            await waiting
+        other.send(b"SN1\r\n")
+        assert await taking == b"SN1\r\n"
+        neighbour.close()
+        reader.unplug(), other.unplug()
+
+    run(test())
+
+
 def test_a_device_that_takes_no_data_is_lost_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port, "SEND_TIMEOUT_S", 0.2)
 

@@ -29,6 +29,8 @@ import socket
 import struct
 import termios
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import serial  # type: ignore[import-untyped]
@@ -71,6 +73,7 @@ class Port:
         self._marks = Marks()
         self._parts: deque[bytes | None] = deque()  # of the last chunk: what was not taken yet
         self._overruns: int | None = None  # None: this port does not count them
+        self._waiting: dict[asyncio.Future[bool], Callable[[], object]] = {}  # and how each stops to watch
 
     @property
     def is_open(self) -> bool:
@@ -124,7 +127,11 @@ class Port:
             raise self._lost(error) from error
 
     def close(self) -> None:
-        """Close, and forget what was not taken. Idempotent."""
+        """Close, and forget what was not taken; who waits is told of the loss. Idempotent."""
+        for ready, unwatch in self._waiting.items():  # before the number of the descriptor is another port's
+            unwatch()
+            _settle(ready, False)
+        self._waiting.clear()
         line, self._line, self._fd = self._line, None, -1
         self._marks, self._overruns = Marks(), None
         self._parts.clear()
@@ -175,11 +182,16 @@ class Port:
         ready: asyncio.Future[bool] = loop.create_future()
         add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
         add(fd, _settle, ready, True)
+        self._waiting[ready] = partial(remove, fd)
         timer = None if timeout_s is None else loop.call_later(timeout_s, _settle, ready, False)
         try:
-            return await ready
+            readable = await ready
+            if ready not in self._waiting:
+                raise DeviceLost(self._device, f"{self.where}: was closed meanwhile")
+            return readable
         finally:
-            remove(fd)
+            if unwatch := self._waiting.pop(ready, None):
+                unwatch()
             if timer is not None:
                 timer.cancel()
 
