@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-scalar_names = (
-    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "string",
-    "datetime", "bytes", "object",
-)  # fmt: skip
+integer_names = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+number_names = (*integer_names, "float32", "float64")
+scalar_names = ("bool", *number_names, "string", "datetime", "bytes", "object")
 type_names = (*scalar_names, *(f"{name}[]" for name in scalar_names))
 """What a tag's type may be; ``float32[]`` is an array of them."""
 

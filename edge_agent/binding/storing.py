@@ -64,7 +64,7 @@ class GroupStore:
                 if isinstance(old, (int, float)) and isinstance(new, (int, float)):
                     if abs(new - old) >= band:
                         return True
-                elif old != new:
+                elif old != new and _differs(old, new, band):
                     return True
             return self._pick is not None and self._pick(values) != self._last_picked
         return values != last if self._pick is None else self._pick(values) != self._last_picked
@@ -87,6 +87,15 @@ class GroupStore:
     def past(self, sample: Sample) -> Record:
         """The record of a sample from the device's own memory: of no cycle, and nothing is compared with it."""
         return Record(Kind.SAMPLE, self.source, sample.at, _body(sample) | {"history": True})
+
+
+def _differs(old: Value, new: Value, band: float) -> bool:
+    """By the deadband or more; an array if any of its elements does."""
+    if isinstance(old, (int, float)) and isinstance(new, (int, float)):
+        return abs(new - old) >= band
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return any(_differs(was, now, band) for was, now in zip(old, new, strict=True))
+    return old != new
 
 
 def _body(sample: Sample) -> dict[str, Any]:

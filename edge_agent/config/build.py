@@ -30,7 +30,7 @@ from edge_agent.binding.plan import (
     StorePolicy,
     TagRef,
 )
-from edge_agent.config.cycles import INTEGERS, CycleBuilder, attempts, delimiting, tags_of
+from edge_agent.config.cycles import CycleBuilder, attempts, delimiting, tags_of
 from edge_agent.config.devices import Device, Known
 from edge_agent.config.gate import GateBuilder
 from edge_agent.config.labels import named_with, no_overlap_with
@@ -41,11 +41,10 @@ from edge_agent.config.report import Path, Problems, nearest
 from edge_agent.config.settings import ResultSettings, StationSettings
 from edge_agent.driver import Group
 from edge_agent.identify.label import Labels
-from edge_agent.model import Result, Value
+from edge_agent.model import Result, Value, integer_names, number_names
 
 GAP_POLLS = 10
 MIN_GAP_S = 1.0
-_NUMBERS = (*INTEGERS, "float32", "float64")
 
 
 def build_plan(
@@ -244,7 +243,8 @@ class _StationBuilder:
         for name, settings in self.settings.collect.items():
             low, high = settings.limits or (None, None)
             ref, where = self.refs.at(settings.tag, number, (*self.path, "collect", name, "tag"), needed=False)
-            tag = self.refs.tag(ref, where, types=_NUMBERS if settings.limits else ())
+            judged = settings.limits or any(name in part.limits for part in self.settings.parts.values())
+            tag = self.refs.tag(ref, where, types=number_names if judged else ())
             if tag is not None:
                 yield Characteristic(name, tag, settings.required, low, high)
 
@@ -253,7 +253,7 @@ class _StationBuilder:
         if settings is None:
             return None
         name, where = self.refs.at(settings.tag, number, (*self.path, "result", "tag"), needed=False)
-        tag = self.refs.tag(name, where, types=("bool", *INTEGERS, "string"))
+        tag = self.refs.tag(name, where, types=("bool", *integer_names, "string"))
         if tag is None:
             return None
         kind = self.refs.type_of(tag)

@@ -13,12 +13,12 @@ from pydantic import Field, model_validator
 from edge_agent.binding.plan import Attempts, Commands, Edge, Handshake, Message, TagRef
 from edge_agent.config.by_position import ByPosition
 from edge_agent.driver import Duration, Settings
+from edge_agent.model import integer_names
 
 if TYPE_CHECKING:
     from edge_agent.config.references import References
     from edge_agent.config.report import Path, Problems
 
-INTEGERS = ("int16", "uint16", "int32", "uint32", "int64", "uint64")
 _COUNTERS = {"uint16": 16, "uint32": 32}
 
 
@@ -133,7 +133,7 @@ class CycleBuilder:
         if settings is None:
             return None
         name, where = self._refs.at(settings.tag, number, (*self._path, "cycle", "start", "tag"))
-        tag = self._refs.tag(name, where, polled=True, types=("bool", *INTEGERS))
+        tag = self._refs.tag(name, where, polled=True, types=("bool", *integer_names))
         return Edge(tag, settings.edge != "falling", None) if tag is not None else None
 
     def end(self, end: EndSettings, number: int, bounce_s: float) -> Handshake | Edge | Message | None:
@@ -144,7 +144,7 @@ class CycleBuilder:
         if end.message is not None:
             return self._message(number, end, path, bounce_s)
         name, where = self._refs.at(end.tag, number, (*path, "tag"))
-        tag = self._refs.tag(name, where, polled=True, types=("bool", *INTEGERS))
+        tag = self._refs.tag(name, where, polled=True, types=("bool", *integer_names))
         group, where = self._refs.at(end.read, number, (*path, "read"))
         read = self._refs.asked(group, where)
         return Edge(tag, end.edge != "falling", read) if tag is not None else None
@@ -161,7 +161,7 @@ class CycleBuilder:
     def _handshake(self, number: int, settings: HandshakeSettings, path: Path) -> Handshake | None:
         refs = self._refs
         name, where = refs.at(settings.ready, number, (*path, "ready"))
-        ready = refs.tag(name, where, polled=True, types=("bool", *INTEGERS))
+        ready = refs.tag(name, where, polled=True, types=("bool", *integer_names))
         name, where = refs.at(settings.ack, number, (*path, "ack"))
         ack = refs.writable(name, where)
         if ack is not None:

@@ -20,7 +20,7 @@ from edge_agent.driver import (
     driver_names,
     load_driver,
 )
-from edge_agent.model import Tag
+from edge_agent.model import Tag, number_names
 
 _FILL = {"poll": "1s"}  # a group whose interval is wrong is still a polled one
 
@@ -142,7 +142,7 @@ def _known(name: str, shape: Shape, path: Path, problems: Problems) -> Known:
             if tag.name in places:
                 other = places[tag.name].group
                 problems.add(where, f"the tag stands in {other} too", "give each tag of a device its own name")
-            if settings.deadband and tag.type in ("bool", "string"):
+            if settings.deadband and tag.type.removesuffix("[]") not in number_names:
                 problems.add((*where, "deadband"), f"a {tag.type} has no deadband", "take deadband away")
             places[tag.name] = Place(group.tagset.source, index, tag)
     for tag_name in shape.writable - places.keys():

@@ -16,11 +16,11 @@ from edge_agent.binding.trigger import device_of
 from edge_agent.config.by_position import ByPosition
 from edge_agent.config.report import Path, Problems
 from edge_agent.driver import Duration, Settings
+from edge_agent.model import integer_names
 
 if TYPE_CHECKING:
     from edge_agent.config.references import References
 
-INTEGERS = ("int16", "uint16", "int32", "uint32", "int64", "uint64")
 _UNKNOWN = "the gate decides before the work, and this identity names the unit only later: the PLC must name it"
 Step = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -120,7 +120,7 @@ class GateBuilder:
     def _exchange(self, settings: ExchangeSettings, number: int, path: Path) -> Exchange | None:
         refs = self._refs
         name, where = refs.at(settings.request, number, (*path, "request"))
-        request = refs.tag(name, where, polled=True, types=INTEGERS)
+        request = refs.tag(name, where, polled=True, types=integer_names)
         name, at = refs.at(settings.serial, number, (*path, "serial"))
         serial = refs.tag(name, at)
         if serial is not None and request is not None and serial.group != request.group:

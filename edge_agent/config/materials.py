@@ -20,13 +20,13 @@ from edge_agent.config.limits import Limits
 from edge_agent.config.report import Path, Problems, nearest
 from edge_agent.driver import Settings
 from edge_agent.identify.label import Labels, Rule
+from edge_agent.model import integer_names
 
 if TYPE_CHECKING:
     from edge_agent.config.references import References
     from edge_agent.config.settings import IdentitySettings, StationSettings
 
 Text = Annotated[str, Field(min_length=1, max_length=64)]
-_INTEGERS = ("int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 
 class _MeantSettings(Settings):
@@ -197,7 +197,7 @@ class NeedsBuilder:
     def _material(self, name: str, settings: MaterialSettings, must: bool) -> Material:
         at: Path = ("materials", name)
         done = self.refs.tag(
-            settings.splice_done or "", (*self.path, *at, "splice_done"), polled=True, types=("bool", *_INTEGERS)
+            settings.splice_done or "", (*self.path, *at, "splice_done"), polled=True, types=("bool", *integer_names)
         )
         return Material(
             name, self._reads(settings, at, self.settings.positions[0], ("lot", "package")), settings.required or must,

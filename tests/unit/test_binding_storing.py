@@ -60,6 +60,12 @@ def test_a_deadband_is_measured_from_what_was_stored() -> None:
     assert kept(rig, 10.0, 10.4, 10.9, 11.0, 10.1, 10.0) == [10.0, 11.0, 10.0], "a slow drift cannot hide"
 
 
+def test_a_deadband_is_that_of_each_element_of_an_array() -> None:
+    rig = rig_with(cycle=False, exact=(), deadbands=((0, 1.0),))
+    curves = [[1.0, 5.0], [1.4, 4.6], [1.4, 6.0], [1.4, None], [1.4, None], [1.4, None, 0.0]]
+    assert kept(rig, *curves) == [curves[0], curves[2], curves[3], curves[5]]
+
+
 def test_a_value_that_is_lost_or_comes_back_is_a_change() -> None:
     rig = rig_with(cycle=False, exact=(), deadbands=((0, 1.0),))
     assert kept(rig, 10.0, None, None, 10.0) == [10.0, None, 10.0]
