@@ -401,6 +401,7 @@ def test_what_is_written_reads_back(kind: str, value: Value, order: str) -> None
 
 def test_scale_and_length_count_when_writing_too() -> None:
     assert written(tag("holding:0", type="int16", scale=0.1, offset=5.0), 12.3) == struct.pack(">h", 73)
+    assert written(tag("holding:0", type="int16", scale=0.1), 0.1 + 0.2) == struct.pack(">h", 3)
     assert written(tag("holding:0", type="string", length=4, order="BADC"), "SN1") == b"NS\x001"
 
 
@@ -413,6 +414,11 @@ def test_scale_and_length_count_when_writing_too() -> None:
         ({"type": "uint16"}, None),
         ({"type": "float32"}, 1e39),
         ({"type": "float32"}, math.nan),
+        ({"type": "float64"}, "1e400"),  # would be written as infinity
+        ({"type": "float64", "scale": 1e-12}, 1e308),
+        ({"type": "uint16"}, 12.7),
+        ({"type": "uint16", "scale": 10}, 15),  # the device would show 20
+        ({"type": "string", "length": 4}, "a\0b"),
         ({"type": "bool"}, 2),
         ({"type": "string", "length": 2}, "SN1"),
         ({"type": "string", "length": 2}, 5),

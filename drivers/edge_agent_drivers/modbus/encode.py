@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -10,6 +11,9 @@ from typing import Any
 from edge_agent.model import Value
 from edge_agent_drivers.modbus.codec import CODE, Field, byte_swapped
 from edge_agent_drivers.modbus.values import NOT_A_NUMBER
+
+_NOISE = Decimal("1e-6")  # 0.1 + 0.2 is meant as 0.3
+_NOISE_OF_DOUBLES = Decimal("1e-15")
 
 
 def encode(field: Field, value: Value) -> list[int]:
@@ -68,7 +72,7 @@ def _bit(value: Any) -> int:
 
 
 def _text(field: Field, value: Value) -> bytes:
-    if not isinstance(value, str) or len(raw := value.encode("utf-8")) > field.length:
+    if not isinstance(value, str) or "\0" in value or len(raw := value.encode("utf-8")) > field.length:
         raise ValueError(f"{value!r} is no text of at most {field.length} bytes")
     return raw.ljust(2 * field.words, b"\0")
 
@@ -80,7 +84,7 @@ def _packed(field: Field, value: Any) -> bytes:
         if not number.is_finite():
             raise ValueError(NOT_A_NUMBER)
         raw = (number - Decimal(repr(field.offset))) / Decimal(repr(field.scale))
-        make: Callable[[Decimal], float] = float if field.type.startswith("float") else _whole
+        make: Callable[[Decimal], float] = _finite if field.type.startswith("float") else _whole
         made = _bcd(_whole(raw), field.words * 4 // field.size) if field.type.startswith("bcd") else make(raw)
         return struct.pack(order + CODE[field.type], made)
     except (ArithmeticError, ValueError, struct.error) as error:
@@ -88,7 +92,17 @@ def _packed(field: Field, value: Any) -> bytes:
 
 
 def _whole(number: Decimal) -> int:
-    return int(number.to_integral_value())
+    """The register's number: between two of them the device would show another value than was written."""
+    whole = number.to_integral_value()
+    if abs(number - whole) > max(_NOISE, abs(number) * _NOISE_OF_DOUBLES):
+        raise ValueError(f"{number} is no whole number")
+    return int(whole)
+
+
+def _finite(number: Decimal) -> float:
+    if math.isinf(made := float(number)):
+        raise ValueError(NOT_A_NUMBER)
+    return made
 
 
 def _bcd(number: int, digits: int) -> int:
