@@ -227,7 +227,7 @@ def bus_of(settings: ModbusSettings) -> Bus:
     for loop in [loop for loop in _BUSES if loop.is_closed()]:
         del _BUSES[loop]
     buses = _BUSES.setdefault(asyncio.get_running_loop(), {})
-    key = (settings.connection, settings.serial, settings.tls)
+    key = (settings.parsed, settings.serial, settings.tls)
     if key not in buses:
         buses[key] = Bus(settings)
     return buses[key]
