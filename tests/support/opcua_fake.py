@@ -250,9 +250,11 @@ class Fake:
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)
+    for _ in range(2000):
+        if true():
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError
 
 
 def _key(node: Any, attribute: int) -> str:
