@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from edge_agent.control.devices import value_for
+from edge_agent.control.verbs import Refused
 from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected
 from edge_agent.model import Sample
 from edge_agent_drivers.instrument.config import InstrumentSettings, describe
@@ -400,6 +402,16 @@ def test_settings_that_contradict_each_other_are_refused(keys: dict[str, Any], h
     InstrumentSettings.model_validate(good)
     with pytest.raises(ValidationError, match=hint):
         InstrumentSettings.model_validate(good | keys)
+
+
+@pytest.mark.parametrize("typed", ["maybe", "flase", "no", "2"])
+def test_a_command_is_given_by_true_and_by_nothing_that_looks_like_it(typed: str) -> None:
+    """A typing error of false tared the scale: any text was true."""
+    keys = {"port": "/dev/ttyUSB0", "protocol": "mt-sics", "groups": PRINTED, "tags": {"tare": {"command": "tare"}}}
+    shape = describe("scale", InstrumentSettings.model_validate(keys))
+    assert (value_for("scale", shape, "tare", "true"), value_for("scale", shape, "tare", "false")) == (True, False)
+    with pytest.raises(Refused, match="neither true nor false"):
+        value_for("scale", shape, "tare", typed)
 
 
 def test_a_tag_is_named_once(tmp_path: Path) -> None:

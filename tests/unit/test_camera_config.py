@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from edge_agent.model import Tag
 from edge_agent_drivers.camera.bench import found_in
 from edge_agent_drivers.camera.config import CameraSettings, describe
 from edge_agent_drivers.camera.devices import Plugged, plugged
@@ -65,6 +66,7 @@ def test_the_shape_says_what_the_camera_offers() -> None:
     shape = describe("camera", CameraSettings.model_validate(keys))
     assert shape.scans
     assert shape.writable == {"gain", "shoot"}
+    assert (shape.tag("shoot"), shape.tag("gain")) == (Tag("shoot", "bool"), Tag("gain", "float64"))
     assert shape.port == (USB["source"], "")
     assert (shape.groups["asked"].spoken, shape.groups["said"].spoken) == (False, True)
     assert [tag.type for tag in shape.groups["asked"].tagset.tags] == ["string", "float64"]

@@ -235,6 +235,7 @@ def describe(device: str, settings: CameraSettings) -> Shape:
     groups: dict[str, Group] = {}
     named: set[str] = set()
     writable: set[str] = set()
+    written: dict[str, Tag] = {}
     for name, group in settings.groups.items():
         facets = {tag: facet_of(tag, its) for tag, its in group.tags.items()}
         _check_group(name, group, set(facets.values()), settings)
@@ -249,9 +250,10 @@ def describe(device: str, settings: CameraSettings) -> Shape:
         wrong = _unwritable(tag, its, settings) or (tag in named and f"tag {tag!r} is named twice on this device")
         if wrong:
             raise ValueError(wrong)
-        writable.add(tag)
+        kind = "bool" if (its.value or tag) == TRIGGER else TYPES[facet_of(tag, its)]
+        written[tag] = Tag(tag, kind, its.unit)
     port = (settings.source, "") if settings.kind == "device" else None
-    return Shape(groups=groups, writable=frozenset(writable), scans=True, port=port)
+    return Shape(groups=groups, writable=frozenset(writable | {*written}), written=written, scans=True, port=port)
 
 
 def _check_group(name: str, group: CameraGroup, facets: set[Facet], settings: CameraSettings) -> None:

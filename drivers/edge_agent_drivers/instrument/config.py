@@ -265,4 +265,5 @@ def describe(device: str, settings: InstrumentSettings) -> Shape:
         seen |= group.tags.keys()
         tags = tuple(Tag(tag, settings.type_of(name, tag), its.unit) for tag, its in group.tags.items())
         groups[name] = Group(TagSet(device, name, tags), group.poll, dict(group.tags), spoken=group.spoken)
-    return Shape(groups=groups, writable=frozenset(settings.tags), port=shape_port(settings))
+    written = {tag: Tag(tag, "bool") for tag in settings.tags}  # a command is given, or it is not
+    return Shape(groups=groups, writable=frozenset(written), written=written, port=shape_port(settings))
