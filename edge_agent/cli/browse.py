@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from edge_agent.cli import ExitCode, Globals, UsageProblem
-from edge_agent.cli.output import AsJson, console, emit_json, plain, say
+from edge_agent.cli.output import AsJson, console, emit_json, plain, say, say_added
 from edge_agent.driver import DriverSpec, load_driver
 from edge_agent.i18n import _, ngettext, translate
 
@@ -80,7 +80,7 @@ def command(
     if as_json:
         emit_json({"nodes": [asdict(one) for one in nodes], "tags": tags, "added": lines})
     elif out is not None:
-        _show_end(out, nodes, tags, lines)
+        _show_end(out, nodes, tags, lines, add.partition(".")[0])
     if not nodes:
         raise typer.Exit(ExitCode.PROBLEM)
 
@@ -94,7 +94,8 @@ def target_of(path: Path, driver: str, text: str, **more: Any) -> Target:
         device = device_section(path, text)
         if device.spec.name != driver:
             what = _("{name} is a device of the driver {driver}").format(name=text, driver=device.spec.name)
-            raise UsageProblem(what)
+            hint = _("edge-agent watch {name} shows its values").format(name=text)
+            raise UsageProblem(what, hint=hint)
         return Target(spec, device.settings, {}, text)
     section = {"driver": driver, "connection": text, **more}
     try:
@@ -113,7 +114,8 @@ async def _browsed(
     """What fits, printed as it comes if there is a console."""
     browse = target.spec.bench().browse if target.spec.bench is not None else None
     if browse is None:
-        raise UsageProblem(_("the driver {name} has no browse").format(name=target.spec.name))
+        hint = _("edge-agent probe {name} …, or edge-agent watch DEVICE").format(name=target.spec.name)
+        raise UsageProblem(_("the driver {name} has no browse").format(name=target.spec.name), hint=hint)
     nodes: list[Node] = []
     found: AsyncIterator[Node] = browse(target.settings, start, depth)
     async with aclosing(found) as each:  # type: ignore[type-var]
@@ -144,10 +146,14 @@ def _picked(node: Node, wanted: Sequence[str]) -> bool:
 
 
 def _tags(nodes: Sequence[Node]) -> dict[str, Section]:
-    """By a name for each: the last of its path, with as many above it as make it the only one."""
+    """By a name for each: the last of its path, with as many above it as make it the only one.
+
+    Names in the file are ASCII: a node that is named in Chinese gets a number, to be renamed by who knows it.
+    """
     named: dict[str, Section] = {}
     for node in nodes:
-        names = [re.sub(r"\W+", "_", part).strip("_").lower() for part in node.path]
+        names = [re.sub(r"\W+", "_", part).strip("_").lower() if part.isascii() else "" for part in node.path]
+        names = names if names[-1] else []
         tries = ["_".join(filter(None, names[-count:])) for count in range(1, len(names) + 1)]
         free = [one for one in tries if one and one not in named]
         named[free[0] if free else f"tag_{len(named) + 1}"] = node.tag
@@ -201,7 +207,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
-def _show_end(out: Console, nodes: Sequence[Node], tags: dict[str, Section], lines: str) -> None:
+def _show_end(out: Console, nodes: Sequence[Node], tags: dict[str, Section], lines: str, device: str) -> None:
     from edge_agent.config.render import as_yaml
 
     if not nodes:
@@ -212,7 +218,7 @@ def _show_end(out: Console, nodes: Sequence[Node], tags: dict[str, Section], lin
     text = ngettext("{count} variable", "{count} variables", variables)
     say(out, "\n" + text.format(count=variables), "dim")
     if lines:
-        say(out, _("added to the configuration:") + f"\n{lines}")
+        say_added(out, lines, device)
     elif tags:
         say(out, _("tags, to paste into a group or to write with --add DEVICE.GROUP:"))
         say(out, as_yaml({"tags": tags}))

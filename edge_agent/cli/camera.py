@@ -15,7 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from edge_agent.cli import ExitCode, Globals, UsageProblem
-from edge_agent.cli.output import AsJson, add_row, console, emit_json, say, table
+from edge_agent.cli.output import AsJson, add_row, console, emit_json, say, say_added, table
 from edge_agent.i18n import _, translate
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def snap(
     if as_json:
         emit_json(_described(seen, out))
     else:
-        _show(seen, out, lines)
+        _show(seen, out, lines, add)
     if not seen.codes:
         raise typer.Exit(ExitCode.PROBLEM)
 
@@ -147,7 +147,7 @@ def _described(seen: Snapshot, out: Path | None) -> dict[str, Any]:
     return shown
 
 
-def _show(seen: Snapshot, out: Path | None, added: str) -> None:
+def _show(seen: Snapshot, out: Path | None, added: str, name: str) -> None:
     from edge_agent.config.render import as_yaml
 
     to = console()
@@ -169,7 +169,7 @@ def _show(seen: Snapshot, out: Path | None, added: str) -> None:
     if out is not None:
         say(to, _("the picture is in {path}").format(path=out))
     if added:
-        say(to, _("added to the configuration:") + f"\n{added}")
+        say_added(to, added, name)
     elif seen.codes:
         text = _("this reads it in {took:.0f} ms; put it under devices:, or run this again with --add NAME")
         say(to, text.format(took=seen.section_ms))

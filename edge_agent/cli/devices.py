@@ -27,7 +27,7 @@ from edge_agent.errors import DriverError, EdgeAgentError
 from edge_agent.i18n import _, explain, ngettext, translate
 
 if TYPE_CHECKING:
-    from edge_agent.bench import Found, Where
+    from edge_agent.bench import Found, Section, Where
 
 MAX_ADDRESSES = 1024
 MAX_UNIT = 255
@@ -48,6 +48,7 @@ class _Result:
     found: list[Found] = field(default_factory=list)
     problems: list[dict[str, str]] = field(default_factory=list)
     added: dict[str, str] = field(default_factory=dict)  # name → lines
+    sections: dict[str, Section] = field(default_factory=dict)  # name → what was added
 
 
 @command.command(
@@ -254,7 +255,9 @@ def _add(path: Path, result: _Result, number: int, name: str) -> None:
     if not 1 <= number <= len(result.found) or not result.found[number - 1].section:
         what = _("--add {number}={name}: no device has this number").format(number=number, name=name)
         raise UsageProblem(what, hint=_("run the scan without --add and look at its numbers"))
-    result.added[name] = append_device(path, name, result.found[number - 1].section)
+    section = result.found[number - 1].section
+    result.added[name] = append_device(path, name, section)
+    result.sections[name] = section
 
 
 def _described(result: _Result) -> dict[str, Any]:
@@ -281,6 +284,28 @@ def _show_end(result: _Result) -> None:
     for name, lines in result.added.items():
         say(out, _("added to the configuration as {name}:").format(name=name))
         say(out, lines)
+        say(out, f"  → {_next(result, name)}")
+    if result.problems and any(place.get("where", "").startswith(("/", "usb:")) for place in result.problems):
+        say(out, "  → " + _("what speaks by itself (scanner, scale, RFID) is found by: edge-agent listen-serial PORT"))
     if any(found.section for found in result.found) and not result.added:
         hint = _("put a section under devices:, or run this again with --add NUMBER=NAME")
         say(out, f"  → {hint}")
+
+
+def _next(result: _Result, name: str) -> str:
+    """What to type once a device stands in the file: choose what is read of it, or see what it says."""
+    from edge_agent.driver import load_driver
+
+    section = result.sections[name]
+    spec = load_driver(section["driver"])
+    bench = spec.bench() if spec.bench is not None else None
+    if "security" in section and bench is not None and bench.trust is not None:
+        return _("trust it: sudo edge-agent opcua trust {device}").format(device=name)
+    if "groups" not in section and bench is not None and bench.probe is not None:
+        return _("find its values: edge-agent probe {device} ADDRESS").format(device=name)
+    if "groups" not in section and bench is not None and bench.browse is not None:
+        text = _("choose its values: edge-agent browse {driver} {device}")
+        return text.format(driver=section["driver"], device=name)
+    return _("see its values: edge-agent watch {device}; a running agent takes it up when restarted").format(
+        device=name
+    )

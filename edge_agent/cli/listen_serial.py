@@ -18,7 +18,7 @@ import typer
 from pydantic import ValidationError
 
 from edge_agent.cli import ExitCode, Globals, UsageProblem
-from edge_agent.cli.output import AsJson, console, emit_json, say
+from edge_agent.cli.output import AsJson, console, emit_json, say, say_added
 from edge_agent.driver import load_driver, parse_duration
 from edge_agent.i18n import _, translate
 
@@ -77,7 +77,7 @@ def command(
     if as_json:
         emit_json(_document(port, settings.baud, heard, likely))
     else:
-        view.conclude(likely, added)
+        view.conclude(likely, added, add, heard)
     if best is None:
         raise typer.Exit(ExitCode.PROBLEM)
 
@@ -169,7 +169,7 @@ class _View:
             when = f"{one.after_s:8.3f}" if at == 0 else ""
             self._say(f"{when:8}  {_printable(row):{ROW}}  {row.hex(' ').upper()}")
 
-    def conclude(self, likely: Sequence[Likeness], added: str) -> None:
+    def conclude(self, likely: Sequence[Likeness], added: str, name: str, heard: Sequence[Heard]) -> None:
         """What it may be, and the lines for the configuration."""
         from edge_agent.config.render import as_yaml
 
@@ -179,11 +179,15 @@ class _View:
         for one in likely[:SHOWN]:
             share = f"{one.score * 100:3.0f} %  " if one.section else ""
             self._say(f"{share}{translate(one.what)}")
-        if added:
-            self._say(_("added to the configuration:") + f"\n{added}")
+        if added and self._out is not None:
+            say_added(self._out, added, name)
         elif likely[0].section:
             sections: Mapping[str, Any] = {"devices": {"device": likely[0].section}}
             self._say(f"\n{as_yaml(sections)}", "dim")
+            self._say("  → " + _("put it under devices:, or run this again with --add NAME"))
+        elif not heard:
+            self._say("  → " + _("is it on, are TX and RX crossed? A scanner must scan; a scale may have to be asked:"))
+            self._say(r"    --send 'S\r\n' " + _("(in quotes); another baud rate: --find-baud"))
 
     def _say(self, text: str = "", style: str = "") -> None:
         if self._out is not None:

@@ -60,6 +60,13 @@ def say(out: Console, text: str | Text = "", style: str = "", *, end: str = "\n"
     out.print(text if isinstance(text, Text) else Text(plain(text), style), soft_wrap=True, end=end)
 
 
+def say_added(out: Console, lines: str, device: str) -> None:
+    """What was written to the configuration, and what to type next."""
+    say(out, _("added to the configuration:") + f"\n{lines}")
+    next_verbs = _("see its values: edge-agent watch {device}; a running agent takes it up when restarted")
+    say(out, "  → " + next_verbs.format(device=device))
+
+
 def add_row(rows: Table, *cells: str | Text) -> None:
     """Add a row whose texts are shown as they are: a serial may hold [brackets], which rich would take for markup."""
     rows.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in cells))

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from edge_agent.cli import ExitCode, Globals, UsageProblem
-from edge_agent.cli.output import AsJson, add_row, console, emit_json, say, table
+from edge_agent.cli.output import AsJson, add_row, console, emit_json, say, say_added, table
 from edge_agent.driver import DriverSpec, driver_names, load_driver
 from edge_agent.i18n import _, translate
 
@@ -104,20 +104,26 @@ def command(
         raise UsageProblem(_("--unit, --baud and --format stand in the configuration of {name}").format(name=target))
     else:
         target_is = _by_device(Globals.of(ctx).config, target, first)
-    guesses = [
-        each for each in asyncio.run(_probed(target_is)) if kind in ("", each.type) and order in ("", each.order)
-    ]
+    expect = re.sub(r"^([-+]?[0-9]+),([0-9]+)$", r"\1.\2", expect)
+    probed = asyncio.run(_probed(target_is))
+    guesses = [each for each in probed if kind in ("", each.type) and order in ("", each.order)]
     if not guesses:
-        raise UsageProblem(_("no way to read it is left"), hint=_("leave out --type and --order to see all"))
+        ways = " ".join(
+            dict.fromkeys([*(each.type for each in probed), *filter(None, (each.order for each in probed))])
+        )
+        hint = _("leave out --type and --order to see all; there are: {ways}").format(ways=ways)
+        raise UsageProblem(_("no way to read it is left"), hint=hint)
     matches = _matches(guesses, expect) if expect else []
     lines = _add(Globals.of(ctx).config, add, target_is, _chosen(guesses, matches, expect), poll) if add else ""
     if as_json:
         found = [asdict(match.guess) | {"tag": match.tag} for match in matches]
         emit_json({"address": guesses[0].address, "guesses": list(map(asdict, guesses)), "matches": found})
     else:
-        _show(console(), target_is.address, guesses, matches, expect)
+        _show(console(), target_is.address, guesses)
+        if expect:
+            _show_matches(console(), matches, expect, chosen=bool(lines))
         if lines:
-            say(console(), _("added to the configuration:") + f"\n{lines}")
+            say_added(console(), lines, add.partition(".")[0])
     if all(guess.value is None for guess in guesses):
         raise typer.Exit(ExitCode.PROBLEM)
 
@@ -172,7 +178,8 @@ def _by_device(path: Path, name: str, address: str) -> _Target:
 async def _probed(target: _Target) -> Sequence[Guess]:
     probe = target.spec.bench().probe if target.spec.bench is not None else None
     if probe is None:
-        raise UsageProblem(_("the driver {name} has no probe").format(name=target.spec.name))
+        hint = _("edge-agent browse {name} …, or edge-agent watch DEVICE").format(name=target.spec.name)
+        raise UsageProblem(_("the driver {name} has no probe").format(name=target.spec.name), hint=hint)
     return await probe(target.settings, target.address)
 
 
@@ -216,8 +223,8 @@ def _chosen(guesses: Sequence[Guess], matches: Sequence[_Match], expect: str) ->
     asked = guesses[0].address
     ways = matches if expect else [_Match(guess, 1.0, 0.0) for guess in guesses]
     ways = [way for way in ways if way.guess.address == asked and way.guess.value is not None]
-    if len({way.guess.type for way in ways}) == 1 and not expect:
-        ways = [way for way in ways if way.guess.order in ("", "ABCD")] or ways
+    if {way.guess.order for way in ways} == {"ABCD", "BADC"} and len({way.guess.type for way in ways}) == 1:
+        ways = [way for way in ways if way.guess.order == "ABCD"]  # of one word: as Modbus means it, not swapped
     ways = [way for way in ways if way.scale == 1] or ways
     if len(ways) == 1:
         return ways[0].tag
@@ -249,7 +256,7 @@ def _add(path: Path, add: str, target: _Target, tag: Section, poll: str) -> str:
 # --- for people ----------------------------------------------------------------------------------------------------
 
 
-def _show(out: Console, asked: str, guesses: Sequence[Guess], matches: Sequence[_Match], expect: str) -> None:
+def _show(out: Console, asked: str, guesses: Sequence[Guess]) -> None:
     address = guesses[0].address
     if address not in (asked, f"holding:{asked}"):
         text = _("{text} is {address} here, counted from 0; if another is meant, write its table: holding:{text}")
@@ -259,8 +266,6 @@ def _show(out: Console, asked: str, guesses: Sequence[Guess], matches: Sequence[
         places.setdefault(guess.address.partition(".")[0], []).append(guess)
     for place, ways in places.items():
         _show_place(out, place, ways, place == address)
-    if expect:
-        _show_matches(out, matches, expect)
 
 
 def _show_place(out: Console, place: str, ways: Sequence[Guess], asked: bool) -> None:
@@ -321,7 +326,7 @@ def _short(value: Any) -> str:
     return text if len(text) < WIDTH else f"{float(value):.5e}"
 
 
-def _show_matches(out: Console, matches: Sequence[_Match], expect: str) -> None:
+def _show_matches(out: Console, matches: Sequence[_Match], expect: str, *, chosen: bool) -> None:
     if not matches:
         say(out, "\n" + _("nothing here reads as {value}").format(value=expect), "yellow")
         say(out, "  → " + _("is it the right table (input, holding) and unit id? Look some addresses further"))
@@ -333,4 +338,5 @@ def _show_matches(out: Console, matches: Sequence[_Match], expect: str) -> None:
         scale = "" if match.scale == 1 else f"{match.scale:g}"
         add_row(rows, guess.address, guess.type, guess.order, scale, _short(guess.value))
     out.print(rows)
-    say(out, "  → " + _("choose with --type and --order, and write it down with --add DEVICE.GROUP.TAG"))
+    if not chosen:
+        say(out, "  → " + _("choose with --type and --order, and write it down with --add DEVICE.GROUP.TAG"))

@@ -81,6 +81,7 @@ def test_what_is_sent_is_sent_and_silence_is_bad_news(tmp_path: Path) -> None:
     done = listen(tmp_path / "scale", "--for", "0.3s", "--send", "S\\r\\n\\x02")
     assert done.returncode == 1
     assert "nothing was heard" in done.stdout
+    assert r"--send 'S\r\n'" in done.stdout
     assert reader.received() == b"S\r\n\x02"
     reader.unplug()
 

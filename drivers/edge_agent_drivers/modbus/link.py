@@ -142,6 +142,9 @@ class Link:
         return code
 
 
+MANUAL_HOLDING = range(40001, 50000)  # as manuals write the holding registers, with the table's digit in front
+
+
 def refused_hint(codes: Mapping[int, int], unit_id: int) -> str:
     """What to check when the device answers nothing but exceptions; ``codes`` maps each to an address it came for."""
     if codes.keys() & GATEWAY:
@@ -149,6 +152,11 @@ def refused_hint(codes: Mapping[int, int], unit_id: int) -> str:
     if codes.keys() & {2, 3}:
         address = codes.get(2, codes.get(3, 0))
         below = f"{address - 1} and {address + 1}" if address else "1"
+        if address in MANUAL_HOLDING:
+            return (
+                f"{address} of a manual is holding:{address - MANUAL_HOLDING.start} here, counted from 0; else check "
+                f"the table (coil, discrete, input, holding) and unit_id (now {unit_id})"
+            )
         return (
             f"addresses are 0-based: try {below}, the neighbours of {address}; check the table (coil, discrete, "
             f"input, holding) and unit_id (now {unit_id})"
