@@ -62,7 +62,7 @@ def import_(
     device: DeviceName,
     group: Annotated[str, typer.Argument(metavar="GROUP", help=_("the group they come into; made if it is new"))],
     file: Annotated[Path, typer.Argument(metavar="FILE", help=_("CSV with one row a tag: name, address, type, unit"))],
-    poll: Annotated[str, typer.Option(metavar="TIME", help=_("how often a new group is read"))] = "",
+    poll: Annotated[str, typer.Option(metavar="TIME", help=_("how often a new group is read"))] = "1s",
     encoding: Encoding = "utf-8",
 ) -> None:
     """Add the tags of a table to a group of the configuration."""

@@ -175,7 +175,7 @@ def _text(path: Path, encoding: str) -> str:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        hint = "save it as CSV UTF-8; or write encoding: gb18030 (Chinese Excel) or cp1252 (western) beside from:"
+        hint = "save it as CSV UTF-8; or name it, gb18030 (Chinese Excel) or cp1252 (western): encoding: or --encoding"
         raise _refuse(path, line, f"is not {encoding.upper()}", hint) from error
 
 

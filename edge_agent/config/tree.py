@@ -66,7 +66,7 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        hint = "check the path; `edge-agent schema` and the sample in deploy/ show what the file looks like"
+        hint = "check the path, or name the file with --config; deploy/sample.yaml shows what one looks like"
         raise refuse(f"cannot be read: {error.strerror}", hint) from error
     if len(raw) > MAX_BYTES:
         raise refuse(f"is larger than {MAX_BYTES // 2**20} MiB", "is this the right file?")

@@ -81,7 +81,7 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, raw: bytes, tags: str) 
 def test_what_is_no_utf_8_is_not_guessed(tmp_path: Path) -> None:
     # the same bytes are °C in a western table and a Chinese character in a Chinese one
     western = ROWS.replace("千牛", "kN").encode("cp1252")
-    assert "write encoding: gb18030 (Chinese Excel) or cp1252 (western)" in wrong(config(tmp_path, western))[0]
+    assert "gb18030 (Chinese Excel) or cp1252 (western): encoding: or --encoding" in wrong(config(tmp_path, western))[0]
     told = load(config(tmp_path, western, "{from: press.csv, encoding: cp1252}"))
     assert told.devices["press"].shape.groups["state"].tagset.tags[1].unit == "°C"
 
