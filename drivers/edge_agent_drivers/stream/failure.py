@@ -64,7 +64,7 @@ def _closed_to_us(device: str, where: str, number: int) -> DriverError:
     if number in _DENIED:
         hint = f"sudo usermod -aG {_group_of(path)} {getpass.getuser()}, then restart the agent"
     else:
-        hint = f"the running agent (see it with edge-agent watch) or another program has it: sudo fuser -v {path}"
+        hint = f"another device of this agent (edge-agent status) or another program has it: sudo fuser -v {path}"
     return DeviceRefused(device, what, hint=hint)
 
 
