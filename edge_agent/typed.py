@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+import orjson
+
 from edge_agent.model import Value
 
 _WORDS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
@@ -58,7 +60,8 @@ def _number(text: str, kind: str) -> float:
 def _structured(text: str, kind: str) -> Value:
     try:
         value: Any = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        orjson.loads(text), orjson.dumps(value)  # nor half a character, nor a number that no record can hold
+    except (TypeError, ValueError, RecursionError):
         value = None
     if kind == "object":
         if not isinstance(value, dict):

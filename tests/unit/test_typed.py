@@ -49,7 +49,8 @@ def test_a_value_has_the_type_of_its_tag(text: str, kind: str, value: Any) -> No
     [
         ("2", "bool"), ("12.5", "int16"), ("32768", "int16"), ("-1", "uint8"), ("256", "uint8"), ("1e3", "int32"),
         ("1_000", "float64"), ("nan", "float64"), ("inf", "float32"), ("1e39", "float32"), ("abc", "float64"),
-        ('{"x": NaN}', "object"), ("[" * 4000, "object"),
+        (r'{"x": "\ud800"}', "object"), ('{"x": 1e999}', "object"), ('{"x": 18446744073709551616}', "object"),
+        (r'["\udfff"]', "string[]"), ('{"x": NaN}', "object"), ("[" * 4000, "object"),
         ("1,2", "int16[]"), ("[1, 70000]", "int16[]"), ("[1.5]", "int8[]"), ("[1]", "object"), ("", "int8"),
     ],
 )  # fmt: skip
