@@ -59,6 +59,7 @@ def device_section(path: Path, name: str) -> Device:
     """The device as the config describes it. Raises ConfigError for what is wrong in its section, nothing else's."""
     from edge_agent.config.devices import load_device
     from edge_agent.config.report import Problems, nearest
+    from edge_agent.config.tables import expand
     from edge_agent.config.tree import parse, read_text
 
     found: list[Problem] = []
@@ -70,6 +71,7 @@ def device_section(path: Path, name: str) -> Device:
         names = [str(one) for one in devices.children] if devices is not None else []
         hint = nearest(name, names) or "add it: edge-agent devices scan"
         raise UsageProblem(f"no device is named {name!r} in {path}", hint=hint)
+    expand(root, path, only=name)
     problems = Problems(str(path), root)
     device, _known = load_device(name, devices.children[name], problems, {})
     if device is None:

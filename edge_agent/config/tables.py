@@ -36,14 +36,17 @@ ENCODINGS = ("utf-8", "gb18030", "cp1252")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 
 
-def expand(root: Node, config: Path) -> None:
-    """Put the rows of every table that the devices name into the tree of ``config``, in place of its name.
+def expand(root: Node, config: Path, only: str = "") -> None:
+    """Put the rows of every table that the devices (or ``only`` this one) name into the tree of ``config``, in place
+    of its name.
 
     Raises ConfigError for tables that cannot be read: what they would have held is not judged without them.
     """
     found: list[Problem] = []
     devices = root.children.get("devices")
-    for device in (devices.children if devices else {}).values():
+    for name, device in (devices.children if devices else {}).items():
+        if only and name != only:
+            continue
         groups = device.children.get("groups")
         for holder in (device, *(groups.children.values() if groups else ())):
             node = holder.children.get("tags")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.cli.at_device import device_section
 from edge_agent.config import load
 from edge_agent.config.tables import read, table
 from edge_agent.errors import ConfigError
@@ -122,6 +123,15 @@ def test_a_column_that_is_wrong_in_every_row_is_told_a_few_times(tmp_path: Path)
     problems = wrong(config(tmp_path, rows.encode()))
     assert len(problems) == 11
     assert problems[-1].endswith("490 more mistakes")
+
+
+def test_a_device_that_is_looked_at_alone_has_the_tags_of_its_table(tmp_path: Path) -> None:
+    path = config(tmp_path, ROWS.encode())
+    with path.open("a") as file:
+        file.write("  other: {driver: modbus, connection: tcp://127.0.0.1, tags: {from: not-there.csv}}\n")
+    assert device_section(path, "press").shape.groups["state"].tags.keys() == {"force", "temp"}
+    with pytest.raises(ConfigError, match="No such file"):
+        device_section(path, "other")
 
 
 def test_a_table_stands_alone(tmp_path: Path) -> None:
