@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,9 +16,11 @@ import pytest
 
 from edge_agent.bench import Found, Where
 from edge_agent.errors import DeviceRefused, DeviceUnavailable
+from edge_agent.model import Sample
 from edge_agent_drivers.modbus import bench
 from edge_agent_drivers.modbus.bench import BAUDS, scan
 from edge_agent_drivers.modbus.config import ModbusSettings
+from edge_agent_drivers.modbus.driver import ModbusDriver
 from support import modbus_named
 from support.modbus_plc import line_to
 from support.modbus_units import ModbusUnits
@@ -129,6 +131,47 @@ async def _lies_about_objects(reader: asyncio.StreamReader, writer: asyncio.Stre
             writer.write(request[:4] + b"\0\x08" + request[6:8] + b"\x0e\1\1\0\0\xc8")
         else:
             writer.write(request[:4] + b"\0\5" + request[6:8] + b"\2\0\7")
+
+
+def _as_unit(unit_id: int) -> Serve:
+    """A device that answers as this one, whichever unit is asked; it has holding registers only."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.read(64):
+            answer = b"\3\2\0\7" if request[7] == 3 else bytes([request[7] | 0x80, 1])
+            writer.write(request[:4] + bytes([0, len(answer) + 1, unit_id]) + answer)
+
+    return serve
+
+
+@pytest.mark.parametrize("unit_id", [255, 0, 9])
+@pytest.mark.parametrize("asked", [(), (3,)])
+def test_a_device_that_answers_as_another_unit_is_found_as_that_one(unit_id: int, asked: tuple[int, ...]) -> None:
+    async def ask() -> list[Found]:
+        async with host(_as_unit(unit_id)) as at, asyncio.timeout(BOUND_S):
+            return [each async for each in scan(Where(hosts=(at,), units=asked, timeout_s=0.5))]
+
+    (device,) = asyncio.run(ask())
+    assert device.section["unit_id"] == unit_id
+    assert f"unit {unit_id}; holding; answers as unit {unit_id} to every unit id" in device.what
+
+
+def test_a_device_that_answers_as_another_unit_is_told_with_what_to_write() -> None:
+    async def ask(unit_id: int) -> Sequence[Sample]:
+        async with host(_as_unit(255)) as at:
+            groups = {"state": {"poll": "1s", "tags": {"a": {"address": "holding:0"}}}}
+            section = {"connection": f"tcp://{at}", "unit_id": unit_id, "timeout": "300ms", "groups": groups}
+            driver = ModbusDriver("drive", ModbusSettings.model_validate(section))
+            try:
+                await driver.open()
+                return await driver.read()
+            finally:
+                await driver.close()
+
+    with pytest.raises(DeviceUnavailable) as unavailable:
+        asyncio.run(ask(1))
+    assert "unit 255 answers, write unit_id: 255" in unavailable.value.hint
+    assert asyncio.run(ask(255))[0].values == (7,)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,13 @@ ANSWER_CHARACTERS = 16  # of a usual answer
 
 
 class Asker:
-    """Asks through one port, which it opens when need be. ``noise`` and ``echo`` say what came beside the answers."""
+    """Asks through one port, which it opens when need be. ``noise``, ``echo`` and ``other_unit`` say what came beside
+    the answers."""
 
     def __init__(self, port: Port, framing: Framing, timeout_s: float, character_s: float = 0.0) -> None:
         self.noise = False  # bytes came that belong to no answer
         self.echo = False  # the line gives back what is sent
+        self.other_unit: int | None = None  # who answered the last question instead of the unit asked
         self._port = port
         self._framing = framing
         self._timeout_s = timeout_s
@@ -46,11 +48,15 @@ class Asker:
         question = self._framing.build(request, self._number)
         bound_s = self._timeout_s + (len(question) + ANSWER_CHARACTERS) * self._character_s
         heard = bytearray()
+        self.other_unit = None
         try:
             async with asyncio.timeout(bound_s):
                 await self._port.send(question)
                 return await self._answer(request, heard)
         except TimeoutError:
+            self.other_unit = self._framing.other_unit
+            if self.other_unit is not None:
+                return None
             beside = bytes(heard).removeprefix(question)
             self.echo = self.echo or len(beside) < len(heard)
             self.noise = self.noise or bool(beside)

@@ -226,6 +226,7 @@ async def _present(asker: Asker, units: Sequence[int], once: bool) -> tuple[list
     """The unit ids that are somebody's, and what is to be said beside. ``once``: of a device that answers to all of
     them one is enough.
 
+    A device may answer as one unit, whichever is asked: then that one is asked.
     What a unit id that is nobody's by the standard is answered tells a device that ignores unit ids, or how a server or
     gateway says that it has no such unit.
     """
@@ -234,6 +235,9 @@ async def _present(asker: Asker, units: Sequence[int], once: bool) -> tuple[list
         answer = await asker.ask(_one(unit_id))
         if answer is not None:
             answers[unit_id] = answer
+        elif asker.other_unit is not None:
+            other = asker.other_unit
+            return ([other], f"answers as unit {other} to every unit id") if await asker.ask(_one(other)) else ([], "")
         elif asker.noise:
             break
     there = [unit_id for unit_id, answer in answers.items() if _exception(answer) not in GATEWAY]

@@ -155,6 +155,8 @@ class Bus:
             raise damaged
         if len(self._heard) >= SHORTEST and not self._framing.numbered:
             raise WireError(Garbled, "what came is no answer to the request", _GARBLED)
+        if (other := self._framing.other_unit) is not None:
+            raise NoAnswer(DeviceLost, f"unit {other} answers instead", f"unit {other} answers, write unit_id: {other}")
         raise NoAnswer(DeviceLost, "no answer within its timeout")
 
     async def _hear(self, wire: Wire, asked: _Asked) -> tuple[bytes | None, WireError | None]:

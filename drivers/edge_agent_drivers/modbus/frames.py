@@ -104,6 +104,7 @@ class Framing(Protocol):
     """How a frame looks on the wire."""
 
     numbered: bool  # an answer carries its request's number
+    other_unit: int | None  # who answered the last request instead of its unit; only numbers tell that
 
     def build(self, request: Request, number: int) -> bytes:
         """The request's frame."""
@@ -121,10 +122,12 @@ class Mbap:
     numbered = True
 
     def __init__(self, *, lenient: bool) -> None:
+        self.other_unit: int | None = None
         self._lenient = lenient
         self._framer = FramerSocket(_DECODER)
 
     def build(self, request: Request, number: int) -> bytes:
+        self.other_unit = None
         return self._framer.encode(request.pdu, request.unit_id, number)
 
     def length(self, request: Request) -> int:
@@ -143,6 +146,8 @@ class Mbap:
             unit_id, pdu, stream = stream[6], stream[7 : 6 + length], stream[6 + length :]
             if mine and unit_id == (request.unit_id or unit_id):
                 return pdu, stream
+            if mine:
+                self.other_unit = unit_id
         return None, stream
 
     @staticmethod
@@ -155,6 +160,7 @@ class Rtu:
     """Unit, pdu, CRC."""
 
     numbered = False
+    other_unit: int | None = None
 
     def __init__(self) -> None:
         self._framer = FramerRTU(_DECODER)
@@ -192,6 +198,7 @@ class Ascii:
     """Colon, hexadecimal digits, LRC, CR LF."""
 
     numbered = False
+    other_unit: int | None = None
 
     def __init__(self) -> None:
         self._framer = FramerAscii(_DECODER)
