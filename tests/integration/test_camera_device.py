@@ -1,58 +1,34 @@
-"""The camera driver against a real MJPEG camera in another process, and a folder that pictures are dropped into."""
+"""The camera driver against a real MJPEG camera in another process."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import socket
 import sys
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_agent.driver import load_driver
-from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, ReadingRejected
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable
 from edge_agent.model import Sample, Scan, ScanStatus
-from edge_agent_drivers.camera.driver import CameraDriver
+from support.camera_rig import (
+    FACETS,
+    NOTHING,
+    ONE,
+    TWO,
+    driver_of,
+    nothing_comes,
+    one,
+    opened,
+    run,
+    some,
+    threads,
+    until,
+)
 from support.mjpeg_camera import Camera
-from support.pictures import Label, jpeg_of, png_of, scene
-
-SOON_S = 20.0
-NOTHING = jpeg_of(scene())
-ONE = jpeg_of(scene(Label("SN1")))
-TWO = jpeg_of(scene(Label("SN1"), Label("SN2", at=(700, 300))))
-FACETS = ("photo", "code", "codes", "symbology", "count", "brightness", "sharpness")
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(3 * SOON_S):
-            await test()
-
-    asyncio.run(main())
-
-
-def driver_of(source: str, **more: Any) -> CameraDriver:
-    spec = load_driver("camera")
-    keys = {"source": source, "formats": ["datamatrix"], "absent_after": "300ms", "timeout": "2s", **more}
-    driver = spec.create("camera", spec.settings().model_validate(keys))
-    assert isinstance(driver, CameraDriver)
-    return driver
-
-
-@asynccontextmanager
-async def opened(source: str, **more: Any) -> AsyncIterator[CameraDriver]:
-    driver = driver_of(source, **more)
-    try:
-        await driver.open()
-        yield driver
-    finally:
-        await driver.close()
+from support.pictures import png_of
 
 
 @pytest.fixture
@@ -63,50 +39,6 @@ def camera(tmp_path: Path) -> Any:
     camera.show(NOTHING)
     yield camera
     camera.stop()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "pictures"
-    path.mkdir()
-    return path
-
-
-async def one(driver: CameraDriver) -> Scan:
-    async with asyncio.timeout(SOON_S):
-        (scan,) = await driver.read()
-    assert isinstance(scan, Scan)
-    return scan
-
-
-async def some(driver: CameraDriver, count: int) -> list[Scan]:
-    scans: list[Scan] = []
-    async with asyncio.timeout(SOON_S):
-        while len(scans) < count:
-            scans += [each for each in await driver.read() if isinstance(each, Scan)]
-    return scans
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  what is waited for happens in a thread, or on the disk
-        await asyncio.sleep(0.01)
-
-
-def pictures(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
-
-
-async def nothing_comes(driver: CameraDriver) -> None:
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.4):
-            await driver.read()
-
-
-def threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.endswith("-camera")]
-
-
-# --- a live camera ------------------------------------------------------------------------------------------------
 
 
 def test_a_code_is_a_scan_when_it_arrives_and_again_after_it_was_away(camera: Camera, tmp_path: Path) -> None:
@@ -179,6 +111,31 @@ def test_each_trigger_has_one_result(camera: Camera) -> None:
             with pytest.raises(DeviceRefused, match="wait already"):
                 for _ in range(100):
                     await driver.write("trigger", value=True)
+
+    run(test)
+
+
+def test_more_triggers_than_can_be_served_have_a_result_each_and_cost_no_camera(camera: Camera) -> None:
+    async def test() -> None:
+        tags = {"trigger": {"write": True}}
+        groups = {"seen": {"tags": {"count": {}}}}
+        its = {"mode": "triggered", "timeout": "500ms", "formats": ["datamatrix", "code128"]}
+        async with opened(camera.start(), tags=tags, groups=groups, **its) as driver:
+            for _ in range(8):
+                await driver.write("trigger", value=True)
+            scans: list[Scan] = []
+            samples: list[Sample] = []
+            while len(scans) < 8 or len(samples) < 8:
+                for each in await driver.read():
+                    scans.append(each) if isinstance(each, Scan) else samples.append(each)
+            assert {scan.status for scan in scans} == {ScanStatus.NO_READ}
+            assert next(sample.values for sample in samples if sample.status is None) == (0,)
+            late = samples[-1].status or {}
+            assert "too many were asked for" in late[0]
+            camera.show(ONE)
+            await asyncio.sleep(0.3)
+            await driver.write("trigger", value=True)
+            assert [each.raw for each in await some(driver, 1)] == [b"SN1"]
 
     run(test)
 
@@ -297,123 +254,5 @@ asyncio.run(main())
         )
         said, _ = await process.communicate()
         assert (process.returncode, said) == (0, b"")
-
-    run(test)
-
-
-# --- a folder -----------------------------------------------------------------------------------------------------
-
-
-def test_each_new_picture_is_a_result_in_its_order(folder: Path) -> None:
-    async def test() -> None:
-        (folder / "before.png").write_bytes(png_of("OLD"))
-        async with opened(str(folder)) as driver:
-            for name, data in (("a.jpg", ONE), ("b.png", png_of("SN3")), ("c.JPG", NOTHING), ("d.txt", b"x")):
-                (folder / name).write_bytes(data)
-                os.utime(folder / name, ns=(0, 10**9 * ord(name[0])))
-            scans = await some(driver, 3)
-            assert [(scan.raw, scan.status.value) for scan in scans] == [
-                (b"SN1", "read"), (b"SN3", "read"), (b"", "no_read"),
-            ]  # fmt: skip
-            await nothing_comes(driver)
-            (folder / "a.jpg").write_bytes(TWO)  # written again under its old name
-            assert {scan.raw for scan in await some(driver, 2)} == {b"SN1", b"SN2"}
-            assert pictures(folder) == ["b.png", "before.png"]
-
-    run(test)
-
-
-@pytest.mark.parametrize("after", ["move", "delete"])
-def test_what_was_read_is_cleared_and_what_is_unusable_is_kept(folder: Path, after: str) -> None:
-    async def test() -> None:
-        (folder / "1.png").write_bytes(png_of("SN1"))
-        its = {"after": after, "existing": "read", "settle": "200ms", "max_file": "10KB"}
-        async with opened(str(folder), folder=its) as driver:
-            assert (await one(driver)).raw == b"SN1"
-            (folder / "2.png").write_bytes(png_of("SN1")[:-30])
-            with pytest.raises(ReadingRejected, match="half a picture"):
-                await driver.read()
-            (folder / "3.png").write_bytes(png_of("SN1") + bytes(20_000))
-            with pytest.raises(ReadingRejected, match="larger"):
-                await driver.read()
-            (folder / "4.png").write_bytes(png_of("SN4"))
-            assert (await one(driver)).raw == b"SN4"
-            await until(lambda: "4.png" not in pictures(folder))
-            done = ["done/1.png", "done/4.png"] if after == "move" else []
-            assert pictures(folder) == [*done, "rejected/2.png", "rejected/3.png"]
-
-    run(test)
-
-
-def test_a_photo_of_a_folder_is_the_file_as_it_came(folder: Path, tmp_path: Path) -> None:
-    async def test() -> None:
-        photos = {"folder": str(tmp_path / "photos"), "min_free": "0B"}
-        async with opened(str(folder), photos=photos) as driver:
-            (folder / "1.png").write_bytes(png_of("SN1"))
-            scan = await one(driver)
-            assert scan.photo == hashlib.sha256(png_of("SN1")).hexdigest()
-            assert (tmp_path / "photos" / scan.photo[:2] / f"{scan.photo}.png").read_bytes() == png_of("SN1")
-
-    run(test)
-
-
-def test_without_room_for_photos_the_scan_comes_and_the_sample_says_why(folder: Path, tmp_path: Path) -> None:
-    async def test() -> None:
-        photos = {"folder": str(tmp_path / "photos"), "min_free": "1000TB"}
-        groups = {"seen": {"tags": {"photo": {}, "code": {}}}}
-        async with opened(str(folder), photos=photos, groups=groups) as driver:
-            (folder / "1.png").write_bytes(png_of("SN1"))
-            scan, sample = await driver.read()
-            assert isinstance(scan, Scan)
-            assert isinstance(sample, Sample)
-            assert (scan.raw, scan.photo, sample.values) == (b"SN1", "", (None, "SN1"))
-            assert "photo not stored: less than photos.min_free" in (sample.status or {})[0]
-
-    run(test)
-
-
-def test_a_group_that_is_asked_for_gets_the_next_picture_or_says_that_none_came(folder: Path) -> None:
-    async def test() -> None:
-        groups = {"asked": {"on_trigger": True, "tags": {"code": {}, "count": {}}}}
-        async with opened(str(folder), groups=groups, timeout="1s") as driver:
-            asking = asyncio.ensure_future(driver.read("asked"))
-            await asyncio.sleep(0.1)
-            (folder / "1.png").write_bytes(png_of("SN1"))
-            (sample,) = await asking
-            assert isinstance(sample, Sample)
-            assert sample.values == ("SN1", 1)
-            assert (await one(driver)).raw == b"SN1"
-            (sample,) = await driver.read("asked")
-            assert isinstance(sample, Sample)
-            assert sample.values == (None, None)
-            assert "no new picture within 1 s" in (sample.status or {})[0]
-
-    run(test)
-
-
-def test_pictures_wait_in_the_folder_while_results_are_not_taken(folder: Path) -> None:
-    async def test() -> None:
-        async with opened(str(folder), folder={"after": "delete"}) as driver:
-            for number in range(150):
-                (folder / f"{number:03}.png").write_bytes(png_of(f"SN{number % 3}"))
-                os.utime(folder / f"{number:03}.png", ns=(0, number))
-            await asyncio.sleep(0.5)
-            assert len(pictures(folder)) >= 50
-            raws = [scan.raw for scan in await some(driver, 150)]
-            assert raws == [f"SN{number % 3}".encode() for number in range(150)]
-
-    run(test)
-
-
-@pytest.mark.parametrize("kind", ["file", "missing"])
-def test_a_source_that_is_no_folder_says_so(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "x"
-    if kind == "file":
-        path.touch()
-
-    async def test() -> None:
-        with pytest.raises(DeviceRefused if kind == "file" else DeviceUnavailable) as failed:
-            await driver_of(str(path)).open()
-        assert failed.value.hint
 
     run(test)

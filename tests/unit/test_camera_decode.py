@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.model import Instant, ScanStatus
@@ -109,6 +109,7 @@ def test_pyzbar_reads_blurred_linear_codes_that_zxing_does_not() -> None:
     assert only_second
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0"]))
 def test_bytes_that_are_no_picture_are_none(data: bytes, magic: bytes) -> None:
     whole(magic + data)
@@ -174,6 +175,15 @@ def test_a_pause_in_looking_is_no_absence() -> None:
     arrivals = Arrivals(1.0)
     assert arrivals.see([A], 0) == [A]
     assert arrivals.see([A], 60 * SECOND) == []
+
+
+def test_a_code_in_a_picture_that_is_not_believed_neither_arrives_nor_leaves() -> None:
+    arrivals = Arrivals(1.0)
+    assert arrivals.see([A], 0, believed=False) == []
+    assert arrivals.see([A, B], 1) == [A, B]
+    for second in range(1, 5):  # a glare on the second one: both leave only when they are not seen
+        assert arrivals.see([A], second * SECOND, believed=False) == []
+    assert arrivals.see([A, B], 5 * SECOND) == [B]
 
 
 def test_another_number_of_codes_than_expected_is_a_no_read_that_keeps_what_was_seen() -> None:

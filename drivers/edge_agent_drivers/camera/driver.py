@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Sequence
 
-from edge_agent.errors import DeviceLost, DeviceRefused
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable
 from edge_agent.model import Sample, Scan, Value
 from edge_agent_drivers.camera.config import TRIGGER, CameraSettings, describe
 from edge_agent_drivers.camera.folder import Folder
@@ -23,6 +24,7 @@ from edge_agent_drivers.camera.properties import Properties
 
 CLOSE_S = 2.0
 JOIN_S = 0.1
+_threads: dict[str, threading.Thread] = {}  # by device: its frame loop, or one that hangs in a network share for ever
 
 
 class CameraDriver:
@@ -41,6 +43,11 @@ class CameraDriver:
     async def open(self) -> None:
         """Start the frame loop and wait until its source is open. Raises DeviceUnavailable or DeviceRefused."""
         await self.close()
+        before = _threads.get(self._device)
+        if before is not None and before.is_alive():
+            where = [self._settings.source, *([self._settings.photos.folder] if self._settings.photos else [])]
+            hint = f"does a network share hang? try: ls {' '.join(where)}"
+            raise DeviceUnavailable(self._device, f"{self._settings.source}: still hangs in the last try", hint=hint)
         source: Source
         if self._settings.kind == "folder":
             source, self._properties = Folder(self._device, self._settings), None
@@ -56,6 +63,7 @@ class CameraDriver:
 
         frames = Frames(self._device, self._settings, self._shape, source, self._properties, tell)
         self._frames = frames
+        _threads[self._device] = frames.thread
         frames.thread.start()
         while not frames.opened:
             await news.wait()

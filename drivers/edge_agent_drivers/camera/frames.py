@@ -6,6 +6,7 @@ no picture is taken: those of a folder wait on its disk, those of a camera pass 
 
 A job is a picture that was asked for (a trigger, or a group that is read): it is served before the next look, with
 pictures taken after it was asked, up to ``retry`` of them within ``timeout``. In a folder it gets the next picture.
+One that had to wait for others so long has missed its unit: it gets none, which is no fault of the camera.
 """
 
 from __future__ import annotations
@@ -186,9 +187,8 @@ class Frames:
             self._must_be_stopped()
             return
         codes = self._decoder.codes(frame.image)
-        if self._settings.expect is not None and not as_expected(codes, self._settings.expect):
-            codes = ()
-        new = self._arrivals.see(codes, frame.at.mono_ns)
+        believed = self._settings.expect is None or as_expected(codes, self._settings.expect)
+        new = self._arrivals.see(codes, frame.at.mono_ns, believed=believed)
         if new:
             seen = self._seen(frame, codes)
             self._put([*scans(self._device, seen, new), *self._spoken(seen)])
@@ -216,10 +216,14 @@ class Frames:
         """Pictures taken after the job was asked for, until one shows what it should."""
         best: Frame | None = None
         codes: Sequence[Code] = ()
+        began_ns, patience_ns = time.monotonic_ns(), int(self._settings.timeout * 1e9)
+        if began_ns - job.asked.mono_ns >= patience_ns:
+            self._miss(job)
+            return
         self._source.next(job.asked.mono_ns, self._settings.timeout)  # its exposure may have begun before: not this one
         since_ns = job.asked.mono_ns
         for _ in range(self._settings.retry):
-            left_s = self._settings.timeout - (time.monotonic_ns() - job.asked.mono_ns) / 1e9
+            left_s = (began_ns + patience_ns - time.monotonic_ns()) / 1e9
             frame = self._source.next(since_ns, left_s) if left_s > 0 else None
             if frame is None:
                 break
@@ -238,6 +242,19 @@ class Frames:
             self._answer(job, seen)
         else:
             self._put([*result(self._device, seen, self._settings.expect), *self._spoken(seen)])
+        with self._room:
+            self._jobs.popleft()
+
+    def _miss(self, job: Job) -> None:
+        """Too many were asked for before: what is in view now is another's."""
+        if job.group:
+            self._answer(job, None)
+        else:
+            now = clock.now()
+            why = f"no picture within {self._settings.timeout:g} s: too many were asked for"
+            samples = self._samples
+            spoken = [samples.sample(name, Seen(now, None), now.mono_ns, now, why) for name in samples.spoken]
+            self._put([*result(self._device, Seen(now, None), self._settings.expect), *spoken])
         with self._room:
             self._jobs.popleft()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,8 @@ class Photos:
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all. Raises OSError."""
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
+    # of this thread's own: two cameras that share folders keep one picture at once
+    part = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         with part.open("wb") as file:
             file.write(data)

@@ -33,10 +33,10 @@ class Arrivals:
         self._absent_ns = int(absent_after_s * 1e9)
         self._last_ns: dict[tuple[bytes, str], int] = {}
 
-    def see(self, codes: Sequence[Code], mono_ns: int) -> list[Code]:
-        """Those of a picture's codes that are new."""
-        new = [code for code in codes if code.key not in self._last_ns]
-        self._last_ns.update((code.key, mono_ns) for code in codes)
+    def see(self, codes: Sequence[Code], mono_ns: int, *, believed: bool = True) -> list[Code]:
+        """Those of a picture's codes that are new. In one that is not believed none arrives, and what had is there."""
+        new = [code for code in codes if believed and code.key not in self._last_ns]
+        self._last_ns.update((code.key, mono_ns) for code in codes if believed or code.key in self._last_ns)
         left = [key for key, last_ns in self._last_ns.items() if mono_ns - last_ns >= self._absent_ns]
         for key in left:
             del self._last_ns[key]
