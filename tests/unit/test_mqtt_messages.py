@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +76,30 @@ def test_no_message_raises_anything_else(payload: bytes, kind: str) -> None:
         return
     value, why = value_of(message, "", kind)
     assert (value is None) == bool(why)
-    json.dumps(value, allow_nan=False)
+    orjson.dumps(value)  # as the buffer writes it, which ends the agent where it cannot
+
+
+@pytest.mark.parametrize("said", [r'"SN\ud800"', r'{"a": ["\udfff"]}', r'{"\ud800": 1}', "[18446744073709551616]"])
+@pytest.mark.parametrize("kind", ["bool", "int64", "float64", "string", "object"])
+def test_what_no_record_can_hold_is_no_value(said: str, kind: str) -> None:
+    value, why = value_of(parse(f'{{"x": {said}}}'.encode()), "/x", kind)
+    assert (value, bool(why)) == (None, True)
+
+
+JSON = st.recursive(
+    st.integers() | st.floats() | st.text(st.characters()) | st.none() | st.booleans(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
+    max_leaves=20,
+)
+
+
+@given(found=JSON, kind=st.sampled_from(["bool", "int64", "float64", "string", "object"]))
+def test_whatever_json_says_can_be_written(found: Any, kind: str) -> None:
+    payload = json.dumps({"x": found}).encode()  # escapes what is half a character
+    value, why = value_of(parse(payload), "/x", kind)
+    assert (value is None) == bool(why)
+    orjson.dumps(value)
+    orjson.dumps(instant_of(at_pointer(parse(payload).value, "/x")))
 
 
 @given(value=st.recursive(st.integers() | st.text() | st.none(), lambda inner: st.lists(inner), max_leaves=40))
@@ -85,6 +109,7 @@ def test_every_place_of_a_message_is_found(value: Any) -> None:
 
 def test_a_message_nested_too_deep_is_no_value() -> None:
     assert value_of(parse(b"[" * 100_000), "", "object") == (None, "not an object")
+    assert value_of(parse(json.dumps("[" * 100_000).encode()), "", "float64") == (None, "not a number")
     assert value_of(parse(b"[" * 500 + b"]" * 500), "", "object") == (None, "not an object")
 
 
@@ -99,6 +124,10 @@ def test_a_message_nested_too_deep_is_no_value() -> None:
         (1795326064123456789, 1795326064123456789),
         ("2026-11-22T05:41:04", None),  # whose local time?
         ("soon", None),
+        ("0001-01-01T00:00:00Z", None),  # a clock that was never set; 64 bits do not hold it
+        ("0001-01-01T00:00:00+14:00", None),
+        ("9999-12-31T23:59:59Z", None),
+        (10**19, None),
         (-5, None),
         (True, None),
         (None, None),

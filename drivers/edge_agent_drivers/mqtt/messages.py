@@ -89,7 +89,7 @@ def _number(found: Any, kind: str) -> tuple[Value, str]:
     if isinstance(found, str):
         try:
             found = json.loads(found.strip(), parse_constant=_no_number)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None, "not a number"
     if isinstance(found, bool) or not isinstance(found, int | float):
         return None, "not a number"
@@ -122,16 +122,24 @@ def _is_strict(found: Any) -> bool:
 
 
 def instant_of(found: Any) -> int | None:
-    """UTC ns of an ISO 8601 text with its offset, or of a Unix time; s, ms, µs and ns are told by their size."""
-    if isinstance(found, str):
-        try:
-            at = datetime.fromisoformat(found)
-        except ValueError:
-            return None
+    """UTC ns of an ISO 8601 text with its offset, or of a Unix time; s, ms, µs and ns are told by their size. None for
+    what is before 1970 or after 2262: that is a clock that was never set, or "never", and no 64 bits hold it."""
+    at_ns = _text_instant(found) if isinstance(found, str) else _unix_instant(found)
+    return at_ns if at_ns is not None and 0 < at_ns < 2**63 else None
+
+
+def _text_instant(found: str) -> int | None:
+    try:
+        at = datetime.fromisoformat(found)
         if at.tzinfo is None:
             return None  # local time of somebody else's clock: not guessed
         since = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-        return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+    except (ValueError, OverflowError):  # the year 1 east of Greenwich is none in UTC
+        return None
+    return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+
+
+def _unix_instant(found: Any) -> int | None:
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e20:
         return None
     for limit, factor in ((1e11, 10**9), (1e14, 10**6), (1e17, 10**3)):
