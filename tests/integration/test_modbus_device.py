@@ -243,6 +243,41 @@ def test_what_breaks_the_stream_is_a_loss_long_before_the_timeout_and_logs_nothi
     assert not caplog.records
 
 
+def test_an_end_while_nothing_is_asked_is_a_loss_that_names_the_quirk(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(a="holding:1")) as driver:
+            await line.end_connections()
+            with pytest.raises(DeviceLost, match="while nothing was asked") as lost:
+                await sample_of(driver)
+            assert "quirks: {closes_idle: true}" in lost.value.hint
+
+    over(plc, test)
+
+
+def test_a_device_that_ends_idle_connections_by_design_is_asked_over_a_new_one(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        group = polled(a={"address": "holding:700", "write": True})
+        async with opened(line, group, quirks={"closes_idle": True}) as driver:
+            for value in (3, 4):
+                await line.end_connections()
+                await driver.write("a", value)
+                await line.end_connections()
+                line.requests.clear()
+                assert (await sample_of(driver)).values == (value,)
+                assert len(line.requests) == 1  # asked once, and nothing before
+            line.mode = "cut"  # an end in the middle of an answer is a loss as ever
+            with pytest.raises(DeviceLost):
+                await sample_of(driver)
+            line.mode = "pass"
+            await driver.open()
+            await line.stop()
+            await asyncio.sleep(0.05)
+            with pytest.raises(DeviceLost, match="connection refused"):
+                await sample_of(driver)
+
+    over(plc, test)
+
+
 def test_a_server_that_accepts_and_says_nothing_is_unavailable(plc: ModbusPlc) -> None:
     async def test(line: Line) -> None:
         line.mode = "silent"

@@ -16,6 +16,7 @@ from edge_agent.model import Sample
 from edge_agent_drivers.modbus import patience
 from edge_agent_drivers.modbus.config import ModbusSettings
 from edge_agent_drivers.modbus.driver import ModbusDriver
+from edge_agent_drivers.modbus.wire import TcpWire
 from support.certificates import Authority
 from support.modbus_plc import line_to
 from support.modbus_units import ModbusUnits, register
@@ -338,6 +339,26 @@ def test_devices_behind_a_gateway_of_one_connection_share_it_and_its_late_answer
                     assert await values_of(units[1]) == expected(2)  # its connection is the same as before
                     await units[0].open()
                     assert await values_of(units[0]) == expected(1)
+
+        run(test())
+
+
+def test_all_units_of_a_serial_server_that_ends_idle_connections_are_asked_over_one_new_one() -> None:
+    with ModbusUnits("rtu+tcp") as server:
+
+        async def test() -> None:
+            where = f"rtu+tcp://127.0.0.1:{server.port}"
+            units = [driver_of(where, unit, quirks={"closes_idle": True}) for unit in (1, 2, 3)]
+            async with opened(*units):
+                for _ in range(2):
+                    wire = units[0]._link._wire
+                    assert isinstance(wire, TcpWire)
+                    assert wire._transport is not None
+                    wire._transport.abort()  # as its end looks to the wire
+                    await asyncio.sleep(0.01)
+                    found = await asyncio.gather(*map(values_of, units))
+                    assert found == [expected(unit) for unit in (1, 2, 3)]
+                    assert len({unit._link._wire for unit in units}) == 1
 
         run(test())
 

@@ -108,6 +108,14 @@ class Line:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def end_connections(self) -> None:
+        """As a server does with idle ones; it goes on listening."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.05)  # the other side sees it
+
     def release(self) -> None:
         """Send what ``late`` holds back."""
         self._released.set()

@@ -66,6 +66,7 @@ def test_a_connection_that_is_none_is_refused(connection: str, told: str) -> Non
         ({"tls": {"ca_file": "/ca.pem"}}, "write tls://"),
         ({"connection": "tls://plc", "tls": {"cert_file": "/a.pem"}}, "go together"),
         ({"connection": "rtu:///dev/ttyS0", "unit_id": 0}, "broadcast"),
+        ({"connection": "rtu:///dev/ttyS0", "quirks": {"closes_idle": True}}, "leave closes_idle out"),
     ],
 )
 def test_sections_that_do_not_fit_the_connection_are_told(keys: dict[str, Any], told: str) -> None:

@@ -263,6 +263,10 @@ class Quirks(Settings):
         default=False,
         description="it takes one TCP connection: all devices with the same connection: share it, one at a time",
     )
+    closes_idle: bool = Field(
+        default=False,
+        description="it ends a connection that is idle, by design: the next request connects anew, and nothing is lost",
+    )
     write_multiple: bool = Field(
         default=False, description="it does not take single writes (functions 5 and 6): write with 15 and 16"
     )
@@ -312,6 +316,8 @@ class ModbusSettings(Settings):
             raise ValueError("unit_id 0 is the broadcast, which nobody answers; write the device's own, 1 to 247")
         if "serial" in said and not at.tty:
             raise ValueError("serial: says how a serial port is set; this connection has none")
+        if self.quirks.closes_idle and at.tty:
+            raise ValueError("nobody ends a serial port when it is idle: leave closes_idle out")
         if "tls" in said and not at.tls:
             raise ValueError("tls: needs a connection that is encrypted: write tls://host instead")
         return self

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from edge_agent.errors import DeviceLost, DeviceUnavailable, DriverError, ReadingRejected
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError, ReadingRejected
 from edge_agent_drivers.modbus.bus import Bus, bus_of
 from edge_agent_drivers.modbus.config import ModbusSettings
 from edge_agent_drivers.modbus.frames import Request
@@ -113,6 +113,8 @@ class Link:
         return answer[1] if answer[0] & 0x80 else 0
 
     async def _ask(self, request: Request) -> bytes:
+        if self._wire is not None and self._wire.is_lost and not self._settings.parsed.tty:
+            await self._after_an_end()
         wire, bus = self._wire, self._bus
         if wire is None or bus is None:
             raise DeviceLost(self.device, f"{self.where}: not connected")
@@ -125,6 +127,21 @@ class Link:
         except asyncio.CancelledError:
             self.drop()
             raise
+
+    async def _after_an_end(self) -> None:
+        """The connection ended before anything was asked: connect anew where the device does so by design.
+
+        Raises DeviceLost.
+        """
+        if not self._settings.quirks.closes_idle:
+            self.drop()
+            hint = "did it restart? If it ends idle connections by design, write quirks: {closes_idle: true}"
+            raise DeviceLost(self.device, f"{self.where}: connection lost while nothing was asked", hint=hint)
+        try:
+            await self.open()
+        except (DeviceUnavailable, DeviceRefused) as error:
+            what = str(error.args[0]).removeprefix(f"{self.device}: ")
+            raise DeviceLost(self.device, what, hint=error.hint) from error
 
     def _error(self, error: WireError) -> DriverError:
         hint = error.hint or self.lost_hint
