@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent_drivers.stream.frames import Frame, Framer
+from edge_agent_drivers.stream.frames import DOUBTED_GAPS, Frame, Framer
 
 
 def fed(framer: Framer, data: bytes, size: int = 1) -> list[Frame]:
@@ -40,7 +40,23 @@ def test_half_a_code_before_a_gap_never_joins_the_next() -> None:
     framer = Framer(b"\r")
     assert framer.feed(b"SN1\rSN0000") == [Frame(b"SN1")]
     assert framer.gap() == [Frame(b"SN0000", garbage=True)]
+    for _ in range(DOUBTED_GAPS):
+        assert framer.pending
+        assert framer.gap() == []
+    assert not framer.pending
     assert framer.feed(b"SN2\r") == [Frame(b"SN2")]
+
+
+def test_the_late_rest_of_a_code_that_a_gap_cut_off_is_no_code() -> None:
+    framer = Framer(b"\r\n")
+    assert framer.feed(b"12345") == []
+    assert framer.gap() == [Frame(b"12345", garbage=True)]
+    assert framer.gap() == []
+    assert framer.feed(b"678\r\n90\r\n") == [Frame(b"678", garbage=True), Frame(b"90")]
+    marked = Framer(b"\r", b"\x02")
+    marked.feed(b"\x0212345")
+    assert marked.gap() == [Frame(b"\x0212345", garbage=True)]
+    assert marked.feed(b"\x0290\r") == [Frame(b"90")]  # where it begins is seen
 
 
 def test_half_a_code_of_a_lost_connection_is_forgotten() -> None:
@@ -76,7 +92,7 @@ def test_joining_in_mid_stream_swallows_up_to_the_next_terminator() -> None:
     assert fed(framer, b"tail of a code\r\nSN1\r\n") == [Frame(b"SN1")]
     framer.swallow()
     assert framer.gap() == []
-    assert fed(framer, b"SN1\r\n") == [Frame(b"SN1")]
+    assert fed(framer, b"SN1\r\nSN2\r\n") == [Frame(b"SN1", garbage=True), Frame(b"SN2")]
 
 
 ALPHABET = st.binary(max_size=60) | st.text("\x02A\r\n", max_size=60).map(str.encode)

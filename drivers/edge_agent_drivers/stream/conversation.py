@@ -159,6 +159,7 @@ class Conversation:
                 self._heard_at_s = loop.time()
             elif self._framing.pending and loop.time() >= self._heard_at_s + self._idle_s:
                 frames = self._framing.gap()
+                self._heard_at_s = loop.time()
             else:
                 return
         at = clock.now()

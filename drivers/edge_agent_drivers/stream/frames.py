@@ -4,7 +4,8 @@ A frame is what stands before ``end`` (after ``start``, where one is configured)
 holds at most ``max_length`` bytes, whatever comes. What cannot be a frame is garbage: a frame longer than
 ``max_length``, one that the idle gap cuts off before its end, one without its start. Garbage is told once a burst, cut
 to ``max_length``, and all that follows is swallowed up to the next ``end`` or gap, where the codec is in step again.
-Empty frames (a terminator alone) are none. Bytes in ``skip`` are dropped where a frame begins: with ``end`` CR and
+What is completed soon after a frame was cut off may be its late rest ("12345", a pause, "678": no serial 678), so for
+DOUBTED_GAPS idle times the next frame is garbage too, unless a ``start`` shows where it begins. Empty frames (a terminator alone) are none. Bytes in ``skip`` are dropped where a frame begins: with ``end`` CR and
 ``skip`` LF, lines that end with CR and lines that end with CR LF both are whole at their CR.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+DOUBTED_GAPS = 6  # 3 s by default: what a serial server holds back comes with TCP's next retransmissions
 
 class Frame(NamedTuple):
     """One frame without its frame characters, or one burst of garbage."""
@@ -30,16 +32,18 @@ class Framer:
         self._max_length = max_length
         self._held = bytearray()
         self._swallowing = False
+        self._doubted = 0  # idle gaps to pass until what comes cannot be the rest of what was cut off
 
     @property
     def pending(self) -> bool:
-        """Bytes of an unfinished frame, or the rest of garbage, are held: the idle gap means something."""
-        return bool(self._held) or self._swallowing
+        """Bytes of an unfinished frame, or the rest of garbage, are held or awaited: the idle gap means something."""
+        return bool(self._held) or self._swallowing or self._doubted > 0
 
     def reset(self) -> None:
         """Forget what is unfinished: it belongs to a connection that is gone."""
         self._held.clear()
         self._swallowing = False
+        self._doubted = 0
 
     def swallow(self) -> None:
         """Join a stream under way: all up to the next ``end`` or gap is a frame whose beginning is lost."""
@@ -60,15 +64,21 @@ class Framer:
                 self._swallowing = False
             elif len(piece) > self._max_length + len(self._start):
                 frames.append(Frame(bytes(piece[: self._max_length]), garbage=True))
+            elif self._doubted:
+                if piece := piece.lstrip(self._skip):
+                    frames.append(Frame(bytes(piece), garbage=True))
             else:
                 self._finish(bytes(piece).lstrip(self._skip), frames)
+            self._doubted = 0
         self._hold(bytes(rest).lstrip(self._skip), frames)
         return frames
 
     def gap(self) -> list[Frame]:
         """The idle time has passed: it ends a frame where no ``end`` is configured, and garbage everywhere."""
-        held, swallowed = bytes(self._held), self._swallowing
+        held, swallowed, doubted = bytes(self._held), self._swallowing, self._doubted
         self.reset()
+        if self._end is not None and not self._start:
+            self._doubted = DOUBTED_GAPS if held or swallowed else max(0, doubted - 1)
         frames: list[Frame] = []
         if held and not swallowed:
             if self._end is None:
