@@ -5,7 +5,9 @@ holds at most ``max_length`` bytes, whatever comes. What cannot be a frame is ga
 ``max_length``, one that the idle gap cuts off before its end, one without its start. Garbage is told once a burst, cut
 to ``max_length``, and all that follows is swallowed up to the next ``end`` or gap, where the codec is in step again.
 What is completed soon after a frame was cut off may be its late rest ("12345", a pause, "678": no serial 678), so for
-DOUBTED_GAPS idle times the next frame is garbage too, unless a ``start`` shows where it begins. Empty frames (a terminator alone) are none. Bytes in ``skip`` are dropped where a frame begins: with ``end`` CR and
+DOUBTED_GAPS idle times the next frame is garbage too, unless a ``start`` shows where it begins.
+
+Empty frames (a terminator alone) are none. Bytes in ``skip`` are dropped where a frame begins: with ``end`` CR and
 ``skip`` LF, lines that end with CR and lines that end with CR LF both are whole at their CR.
 """
 
