@@ -165,6 +165,74 @@ def test_a_busy_device_rejects_the_reading_and_keeps_the_connection(plc: ModbusP
     over(plc, test)
 
 
+def _reads(request: bytes, function: int, address: int) -> bool:
+    """Whether it asks for this one, among others or not."""
+    start, count = int.from_bytes(request[8:10], "big"), int.from_bytes(request[10:12], "big")
+    return request[7] == function and start <= address < start + count
+
+
+@pytest.mark.parametrize("code", [5, 6])
+def test_a_block_that_is_busy_costs_its_tags_one_read_and_no_others(plc: ModbusPlc, code: int) -> None:
+    async def test(line: Line) -> None:
+        group = polled(a="holding:1", b="input:2", c="holding:300", d="holding:2")
+        async with opened(line, group) as driver:
+            line.refuses = lambda request: code * _reads(request, 3, 1)
+            line.requests.clear()
+            for _ in range(2):
+                sample = await sample_of(driver)
+                assert sample.values == (None, 2, 300, None)
+                assert sample.status is not None
+                assert sample.status.keys() == {0, 3}
+                assert all(text.startswith(f"exception {code} (") for text in sample.status.values())
+            assert len(line.requests) == 6  # nothing is asked twice, and no half of what is busy
+            line.refuses = lambda request: 0
+            sample = await sample_of(driver)  # at once
+            assert (sample.values, sample.status) == ((1, 2, 300, 2), None)
+
+    over(plc, test)
+
+
+def test_a_read_without_a_value_because_the_device_is_busy_is_rejected(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        async with opened(line, polled(a="holding:1", b="input:2", c="holding:505")) as driver:
+            assert (await sample_of(driver)).values == (1, 2, None)
+            line.mode = "exception 6"
+            with pytest.raises(ReadingRejected, match="busy"):
+                await sample_of(driver)
+            line.mode = "pass"
+            assert (await sample_of(driver)).values == (1, 2, None)
+
+    over(plc, test)
+
+
+def test_exception_1_for_one_address_leaves_its_neighbours_their_values(plc: ModbusPlc) -> None:
+    """Some devices answer so to an address that they do not have."""
+
+    async def test(line: Line) -> None:
+        line.refuses = lambda request: int(_reads(request, 3, 10))
+        async with opened(line, polled(**{f"t{number}": f"holding:{number}" for number in range(20)})) as driver:
+            sample = await sample_of(driver)
+            assert sample.values == tuple(None if number == 10 else number for number in range(20))
+            assert sample.status == {10: "exception 1"}
+
+    over(plc, test)
+
+
+def test_a_table_that_is_not_there_costs_its_own_tags_and_bounded_requests(plc: ModbusPlc) -> None:
+    async def test(line: Line) -> None:
+        line.refuses = lambda request: int(request[7] == 4)
+        tags = {f"i{number}": f"input:{number}" for number in range(100)}
+        async with opened(line, polled(a="holding:1", **tags)) as driver:
+            for _ in range(6):
+                line.requests.clear()
+                sample = await sample_of(driver)
+                assert sample.values == (1, *[None] * 100)
+                assert sample.status == dict.fromkeys(range(1, 101), "exception 1")
+                assert len(line.requests) <= REFUSALS_MAX + 1
+
+    over(plc, test)
+
+
 def test_a_gateway_without_its_device_is_a_loss(plc: ModbusPlc) -> None:
     async def test(line: Line) -> None:
         async with opened(line, polled(a="holding:1"), unit_id=1) as driver:

@@ -89,6 +89,7 @@ class Line:
         self.mode = "pass"
         self.port = free_port()
         self.requests: list[bytes] = []
+        self.refuses: Callable[[bytes], int] = lambda request: 0  # the exception that answers this request; 0: none
         self._server_port = server_port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,6 +133,9 @@ class Line:
                     self.requests.append(request)
                     if self.mode == "forget" and request[7] in (5, 6, 16):
                         writer.write(request[:4] + b"\0\6" + request[6:12])
+                        continue
+                    if code := self.refuses(request):
+                        writer.write(request[:4] + b"\0\3" + request[6:7] + bytes([request[7] | 0x80, code]))
                         continue
                     server_writer.write(request)
                     await self._answer(request, await _frame(server_reader), writer)

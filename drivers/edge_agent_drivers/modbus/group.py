@@ -5,6 +5,9 @@ instead, and so on down to the tags to blame: those are None with status "except
 ever. The splits are remembered, as a tree, so later reads pay nothing; whatever was refused is tried again after a
 second, then two, four ... up to RETRY_MAX_S, and once a whole block answers again its splits are forgotten.
 At most REFUSALS_MAX requests of one read may be refused; the rest waits for the next read.
+
+A device that is busy says nothing of the addresses: the tags of that block are None with status "exception 6 (server
+device busy)", and the next read asks for it as ever. A read that gives no value for that is rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from edge_agent.model import Sample, Value
 from edge_agent_drivers.modbus.codec import Field, picker
 from edge_agent_drivers.modbus.config import ModbusSettings
 from edge_agent_drivers.modbus.frames import Request, read_request
-from edge_agent_drivers.modbus.link import BUSY, GATEWAY, Link
+from edge_agent_drivers.modbus.link import BUSY, GATEWAY, Link, exception_text
 from edge_agent_drivers.modbus.plan import Block, plan, split
 from edge_agent_drivers.modbus.values import Status
 
@@ -28,7 +31,6 @@ RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
 REFUSALS_MAX = 32
 PROBES_MAX = 16
-HOPELESS = GATEWAY | {1}  # said of the whole table or device: splitting finds nothing
 
 
 @dataclass(slots=True)
@@ -75,10 +77,11 @@ class GroupReader:
         """A fresh sample. Raises what :meth:`Link.fetch` raises."""
         started_mono_ns = time.monotonic_ns()
         status: Status = {}
-        values = await self._read_whole(link, status) if self._whole else None
+        heard: list[bytes | int] = []
+        values = await self._read_whole(link, status, heard) if self._whole else None
         if values is None:
             status.clear()
-            values = await self._read_around(link, status)
+            values = await self._read_around(link, status, heard)
         return Sample(self.tagset, clock.now(), started_mono_ns, tuple(values), status or None)
 
     async def refusals(self, link: Link) -> dict[int, int]:
@@ -94,44 +97,57 @@ class GroupReader:
             if isinstance(answer, bytes) or answer in BUSY:
                 return {}
             codes.setdefault(answer, block.start)
-            if len(block.fields) > 1 and answer not in HOPELESS:
+            if len(block.fields) > 1 and answer not in GATEWAY:
                 waiting[:0] = split(block)
         return codes
 
-    async def _read_whole(self, link: Link, status: Status) -> Sequence[Value] | None:
-        """All values in one go; None when a block is refused, which then needs the slower way."""
+    async def _read_whole(self, link: Link, status: Status, heard: list[bytes | int]) -> Sequence[Value] | None:
+        """All values in one go; None when a block is refused, which then needs the slower way. ``heard`` gets what was
+        answered up to there."""
         parts: list[Sequence[Value]] = []
         for node in self._nodes:
             answer = await self._fetch(link, node)
+            heard.append(answer)
             if isinstance(answer, int):
                 return None
             parts.append(node.block.decode(answer, status))
         values = parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
         return values if self._order is None else self._order(values)
 
-    async def _read_around(self, link: Link, status: Status) -> Sequence[Value]:
-        """Block by block, going into the halves of what is refused."""
+    async def _read_around(self, link: Link, status: Status, heard: Sequence[bytes | int]) -> Sequence[Value]:
+        """Block by block, going into the halves of what is refused. The first blocks were ``heard`` already: good ones,
+        and one that is not."""
         values: list[Value] = [None] * len(self.tagset.tags)
-        refused = 0
+        answers = iter(heard)
+        refused, busy, any_good = 0, 0, False
         waiting = list(reversed(self._nodes))
         while waiting:
             node = waiting.pop()
-            if node.wanted(time.monotonic(), refused >= REFUSALS_MAX):
+            because = ""
+            answer = next(answers, None)
+            if answer is None and node.wanted(time.monotonic(), refused >= REFUSALS_MAX):
                 answer = await self._fetch(link, node)
-                if isinstance(answer, bytes):
-                    node.accept()
-                    for index, value in zip(node.block.indexes, node.block.decode(answer, status), strict=True):
-                        values[index] = value
-                    continue
+            if isinstance(answer, bytes):
+                any_good = True
+                node.accept()
+                for index, value in zip(node.block.indexes, node.block.decode(answer, status), strict=True):
+                    values[index] = value
+                continue
+            if answer in BUSY:
+                busy, because = answer, exception_text(answer)
+            elif answer is not None:
                 refused += 1
                 node.refuse(answer, time.monotonic())
-                if not node.halves and len(node.block.fields) > 1 and answer not in HOPELESS:
+                if not node.halves and len(node.block.fields) > 1:
                     node.halves = [self._node(half, answer) for half in split(node.block)]
             if node.halves:
                 waiting += reversed(node.halves)
             else:
-                status.update(dict.fromkeys(node.block.indexes, f"exception {node.code or node.because}"))
+                because = because or f"exception {node.code or node.because}"
+                status.update(dict.fromkeys(node.block.indexes, because))
         self._whole = not any(node.code for node in self._nodes)
+        if busy and not any_good:
+            raise link.busy(busy)
         return values
 
     async def _fetch(self, link: Link, node: _Node) -> bytes | int:

@@ -148,15 +148,17 @@ class Link:
         return error.kind(self.device, f"{self.where}: {error.what}", hint=hint)
 
     def judge(self, code: int) -> int:
-        """An exception that says something of the addresses; ReadingRejected or DeviceLost for one that does not."""
-        if code in BUSY:
-            hint = "the device is busy: give its groups a longer poll:, and close its other clients"
-            raise ReadingRejected(self.device, f"{self.where}: {exception_text(code)}", hint=hint)
+        """An exception that says something of the addresses, or of this moment; DeviceLost for one of the gateway."""
         if code in GATEWAY:
             self.drop()
             hint = f"look at the device behind the gateway, unit_id {self._settings.unit_id}"
             raise DeviceLost(self.device, f"{self.where}: {exception_text(code)}", hint=hint)
         return code
+
+    def busy(self, code: int) -> ReadingRejected:
+        """For a device that answers nothing but that it is busy."""
+        hint = "the device is busy: give its groups a longer poll:, and close its other clients"
+        return ReadingRejected(self.device, f"{self.where}: {exception_text(code)}", hint=hint)
 
 
 MANUAL_HOLDING = range(40001, 50000)  # as manuals write the holding registers, with the table's digit in front
