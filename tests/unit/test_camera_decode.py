@@ -66,6 +66,18 @@ def test_control_characters_and_bytes_come_as_they_are() -> None:
         assert code.raw == content
 
 
+@pytest.mark.parametrize("text", ["位置零件", "ABC位置1", "部品", "压力机"])
+def test_a_chinese_text_is_itself_also_where_the_encoder_wrote_it_in_kanji_mode(text: str) -> None:
+    (code,) = decoder("qr").codes(scene(Label(text, "qr")))
+    assert code.raw.decode() == text
+
+
+def test_bytes_that_only_somebody_knows_the_meaning_of_stay_as_they_are() -> None:
+    gb18030 = "压力机".encode("gb18030")
+    (code,) = decoder("qr").codes(scene(Label(gb18030, "qr")))
+    assert code.raw == gb18030
+
+
 def test_light_on_dark_is_looked_for_when_it_is_asked_for() -> None:
     picture = scene(Label("SN1", inverted=True))
     assert decoder("datamatrix").codes(picture) == []

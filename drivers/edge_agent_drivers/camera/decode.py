@@ -49,6 +49,8 @@ _ZBAR: dict[Format, pyzbar.ZBarSymbol] = {
     "code93": pyzbar.ZBarSymbol.CODE93,
 }
 
+_DECLARED = frozenset({"]Q2", "]Q4", "]Q6", "]d4", "]d5", "]d6"})  # ECI: the symbol says which encoding its bytes have
+
 Corner = tuple[int, int]
 
 
@@ -66,6 +68,33 @@ class Code:
     def key(self) -> tuple[bytes, str]:
         """Two sights of one key are one code."""
         return self.raw, self.format
+
+
+def _said(one: zxingcpp.Barcode, name: str) -> bytes:
+    """What the symbol holds: its bytes, or its text in UTF-8 where the symbol itself says how they are meant.
+
+    A QR code may write what is in Shift JIS in Kanji mode, and encoders choose that for many Chinese words too; its
+    bytes, taken for GB18030, would be other Chinese words. Plain bytes stay as they are: nobody knows what they mean.
+    """
+    raw, text = bytes(one.bytes), one.text
+    if one.symbology_identifier in _DECLARED or (name in ("qr", "microqr") and _in_kanji_mode(raw, text)):
+        return text.encode("utf-8")
+    return raw
+
+
+def _in_kanji_mode(raw: bytes, text: str) -> bool:
+    """Whether all that is no ASCII is from the two ranges of Kanji mode (ISO/IEC 18004, 7.4.6), which the usual
+    characters of GB 2312 (they begin with B0 to D7) are never in."""
+    try:
+        if raw.isascii() or text.encode("shift_jis") != raw:
+            return False
+    except UnicodeEncodeError:
+        return False
+    doubles = [sign.encode("shift_jis") for sign in text if not sign.isascii()]
+    return all(
+        len(double) == 2 and (b"\x81\x40" <= double <= b"\x9f\xfc" or b"\xe0\x40" <= double <= b"\xeb\xbf")
+        for double in doubles
+    )
 
 
 class OutsidePicture(ValueError):
@@ -105,7 +134,7 @@ class Decoder:
             ends = (where.top_left, where.top_right, where.bottom_right, where.bottom_left)
             corners = tuple((end.x + origin[0], end.y + origin[1]) for end in ends)
             name = _VARIANTS.get(one.format, str(one.format))
-            code = Code(one.bytes, one.symbology_identifier, name, corners=corners)
+            code = Code(_said(one, name), one.symbology_identifier, name, corners=corners)
             codes.setdefault(code.key, code)
         return codes
 
