@@ -35,6 +35,7 @@ from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_from_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
+from edge_agent import clock
 from edge_agent.errors import DeviceLost, ReadingRejected
 from edge_agent_drivers.opcua import answers
 from edge_agent_drivers.opcua.answers import Failed
@@ -314,7 +315,7 @@ def _limit_messages(connection: SecureConnection) -> None:
         return encoded(message, *how, **named)
 
     def new_channel(params: Any, *how: Any) -> None:
-        params.SecurityToken.CreatedAt = datetime.now(UTC)
+        params.SecurityToken.CreatedAt = datetime.fromtimestamp(clock.now().at_ns / 1e9, UTC)
         set_channel(params, *how)
 
     ours: Any = connection
