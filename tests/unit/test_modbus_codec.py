@@ -85,7 +85,7 @@ def test_16_bits_have_no_word_order(order: str, value: int) -> None:
         ("float32", "3DCCCCCD", 0.1),
         ("float32", "4B800000", 16777216.0),
         ("float32", "7F7FFFFF", 3.4028235e38),
-        ("float32", "00000001", 1.401298e-45),
+        ("float32", "00000001", 1e-45),
         ("bool", "0000", False),
         ("bool", "0100", True),
     ],
@@ -164,9 +164,9 @@ def test_scaling_beyond_the_largest_double_is_not_a_number() -> None:
 
 
 def slow_shortest(value: float) -> float:
-    for digits in (7, 8, 9):
+    for digits in range(1, 10):
         short = float(f"{value:.{digits}g}")
-        if struct.unpack("f", struct.pack("f", short))[0] == value:
+        if abs(short) < 3.4028236e38 and struct.unpack("f", struct.pack("f", short))[0] == value:
             return short
     raise AssertionError(value)
 
@@ -176,6 +176,22 @@ def test_a_float32_is_the_shortest_double_that_gives_it_back(values: list[float]
     found = shortest(values)
     assert list(found) == [slow_shortest(value) for value in values]
     assert all(type(value) is float for value in found)
+
+
+TINY = st.floats(-1e-37, 1e-37)
+COARSE = st.floats(9.5e-4, 1e-3) | st.floats(8.5e9, 1e10) | st.floats(8e-19, 1e-18)
+
+
+@given(st.lists((TINY | COARSE).map(lambda value: struct.unpack("f", struct.pack("f", value))[0]), min_size=1))
+def test_it_is_so_where_seven_digits_are_too_many(values: list[float]) -> None:
+    assert list(shortest(values)) == [slow_shortest(value) for value in values]
+
+
+@pytest.mark.parametrize("entered", [1e-40, 1e-45, 8.6e9, 9e9, 9.76577e-4, -9.76577e-4, 9.73e-7, 9.08e15, 1e28])
+def test_no_digit_is_added_to_what_was_entered(entered: float) -> None:
+    numbers = [0.1, entered, 12.3]
+    as_float32 = struct.unpack("3f", struct.pack("3f", *numbers))
+    assert list(shortest(as_float32)) == numbers
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(0, 6))

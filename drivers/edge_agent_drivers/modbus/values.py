@@ -7,8 +7,7 @@ What a value may be (edge_agent.model.Value):
 - BCD with a nibble above 9 is None with status "not BCD";
 - a code that the enum does not name is None with status "code 7 has no name";
 - integers beyond 2**53 are decimal strings;
-- a float32 is the double with the fewest of 7, 8 or 9 significant digits that give the same float32 back, so 0.1
-  stays 0.1;
+- a float32 is the double with the fewest significant digits that give the same float32 back, so 0.1 stays 0.1;
 - scaled integers are exact: the scale counts as the decimal it was written as, and the one division rounds once, so
   123 * 0.1 is 12.3. A scaled float32 keeps 9 significant digits, a scaled float64 keeps 15;
 - an array is a list. An element without a value is None in it, and the status names the first of them.
@@ -17,6 +16,7 @@ What a value may be (edge_agent.model.Value):
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -141,11 +141,28 @@ def _bad(index: int, reason: str, status: Status) -> Value:
     return None
 
 
+_FLOAT32 = struct.Struct("f")
+_COARSE = {f"e-{exponent}" for exponent in range(38, 46)} | {
+    text[-4:] for text in (f"{2.0**power:.17e}" for power in range(-126, 128)) if text > "8.388609"
+}
+"""Decimal exponents where two float32 can lie further apart than two numbers of seven digits: subnormals, and above
+each power of two that begins with more than 2**23 does. There seven digits may be too many: 8.6e9 is not 8.600001e9."""
+_MAYBE_COARSE = re.compile(r"e(?:-0[47]|\+09|[+-][1-4])")  # 0.03 µs a value, where the set costs seven times as much
+
+
 def shortest(values: Sequence[float], digits: int = 7) -> Sequence[float]:
-    """For finite float32 values: the doubles with the fewest of ``digits`` to 9 digits that give the same float32."""
-    short = _rounded(values, digits)
-    if digits == 9:  # nine always suffice
+    """For finite float32 values: the doubles with the fewest digits that give the same float32. ``digits`` is where the
+    search begins: nine always suffice, and but for a few magnitudes seven are never too many."""
+    text = _written(values, digits)
+    short: Sequence[float] = orjson.loads(f"[{text}]")
+    if digits == 9:
         return short
+    if digits == 7 and _MAYBE_COARSE.search(text):
+        written = text.split(",")
+        short = [
+            _fewest(value, one) if its[-4:] in _COARSE else one
+            for value, one, its in zip(values, short, written, strict=True)
+        ]
     code = f"{len(values)}f"
     packed = struct.pack(code, *short)
     if packed == struct.pack(code, *values):
@@ -155,11 +172,20 @@ def shortest(values: Sequence[float], digits: int = 7) -> Sequence[float]:
     return [next(longer) if bad else value for bad, value in zip(wrong, short, strict=True)]
 
 
-def _rounded(values: Sequence[float], digits: int) -> Sequence[float]:
-    """All values to so many significant digits: one format and one parse for all, three times as fast as one by one."""
-    text = ",".join([f"%.{digits - 1}e"] * len(values)) % tuple(values)  # e: an integer would not come back as a float
-    rounded: list[float] = orjson.loads(f"[{text}]")
-    return rounded
+def _written(values: Sequence[float], digits: int) -> str:
+    """All values with so many significant digits: one format for all, three times as fast as one by one."""
+    return ",".join([f"%.{digits - 1}e"] * len(values)) % tuple(values)  # e: an integer would not come back as a float
+
+
+def _fewest(value: float, found: float) -> float:
+    """With fewer than seven digits, as long as they name the same float32."""
+    packed = _FLOAT32.pack(value)
+    for pattern in ("%.5e", "%.4e", "%.3e", "%.2e", "%.1e", "%.0e"):
+        short = float(pattern % value)
+        if _FLOAT32.pack(short) != packed:
+            break
+        found = short
+    return found
 
 
 def _bcd(values: Sequence[int], indexes: Sequence[int], status: Status) -> Sequence[Value]:
