@@ -9,8 +9,7 @@ others nothing. What goes wrong is told apart by the driver's errors:
   open device counts as a loss instead: the line stands until the acknowledge arrives, so it is tried again soon.
   A bit that was taken and is cleared again (ValueNotKept) is only counted: many PLCs clear the acknowledge themselves.
 - ReadingRejected: counted; too many in a row count as a loss.
-- a device that sends more scans than can be meant (see :mod:`flood`) is closed for 30 to 60 s, FAULTED: that is a gap
-  like any other.
+- a device that sends more than can be meant (see :mod:`flood`) is closed for 30 to 60 s, FAULTED: a gap like others.
 - anything else is a fault in the driver: it is isolated (closed, another try after a minute), the agent goes on.
 
 A collector reads ahead of the disk by at most 64 samples. A write waits for the commit of what caused it, and
@@ -403,10 +402,11 @@ class Collector:
         if isinstance(item, Sample):
             _must_be_json(self.name, item)
             self._traffic.sample(item, asked=asked)
+            self._flood.sample(item, self._read_ok, asked=asked)
             self._uncommitted.append(self._line.sample(item))
         else:
             self._traffic.scan(item)
-            self._flood.take(item, self._read_ok)
+            self._flood.scan(item, self._read_ok)
             self._uncommitted.append(self._line.scan(item))
 
     def _reject(self, error: ReadingRejected) -> None:
@@ -446,5 +446,5 @@ def _must_be_json(device: str, sample: Sample) -> None:
     try:
         orjson.dumps((sample.values, list((sample.status or {}).values())))
     except TypeError as error:
-        hint = "report this with the log"
-        raise DriverIsolated(device, f"gave a value that is no JSON: {error}", hint=hint) from error
+        what = f"gave a value that is no JSON: {error}"
+        raise DriverIsolated(device, what, hint="report this with the log") from error

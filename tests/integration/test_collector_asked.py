@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,58 @@ def test_a_reader_that_babbles_is_left_alone_and_the_log_is_spared(
             await until(lambda: line.findings["observation_gap"] == 1)
 
     asyncio.run(main())
+
+
+def test_a_device_that_sends_samples_without_an_end_is_left_alone_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flood, "SAMPLES_BURST", 400)
+    monkeypatch.setattr(flood, "SAMPLES_PER_S", 10)
+    monkeypatch.setattr(collector, "REFUSED_RETRY_S", (30.0, 60.0))
+
+    async def babble(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        await asyncio.sleep(0.001)
+        return [sample(FAST, number) for number in range(7)]
+
+    async def main() -> None:
+        async with running(tmp_path, babble, cadence=Cadence.EVENT) as (item, driver, line):
+            await until(lambda: item.status()["state"] == "faulted")
+            status = item.status()
+            assert status["samples"] < 800
+            assert (status["errors"], driver.calls[-1]) == ({"flood": 1}, "close")
+            assert "samples a second" in status["error"]
+            await until(lambda: line.findings["observation_gap"] == 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_samples_that_were_asked_for_or_remembered_are_no_flood(
+    tmp_path: Path, history: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flood, "SAMPLES_BURST", 20)
+    monkeypatch.setattr(flood, "SAMPLES_PER_S", 10)
+
+    async def fast(driver: Scripted, group: str | None) -> Sequence[Sample]:
+        await asyncio.sleep(0.001)
+        return [replace(sample(FAST, number), history=history) for number in range(7)]
+
+    async def main() -> None:
+        cadence = Cadence.EVENT if history else Cadence.POLL
+        async with running(tmp_path, fast, cadence=cadence, polls={"fast": 0.0}) as (item, driver, _line):
+            await until(lambda: item.status()["samples"] > 100)
+            assert driver.calls.count("open") == 1
+
+    asyncio.run(main())
+
+
+def test_the_busiest_honest_server_is_no_flood() -> None:
+    begin, one = clock.now(), sample(FAST, 1)
+    bucket = flood.Flood("plc", begin)
+    for tick in range(200):  # twenty seconds of 120 groups at 10 Hz, after a broker's backlog
+        now = begin._replace(mono_ns=begin.mono_ns + tick * 100_000_000)
+        for _ in range(30_000 if not tick else 120):
+            bucket.sample(one, now, asked=False)
 
 
 def test_a_fast_reader_is_no_flood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
