@@ -414,6 +414,48 @@ def test_on_a_line_that_echoes_a_write_waits_for_the_device_and_not_for_its_echo
     on_line(test, tmp_path)
 
 
+WRITTEN: dict[str, Any] = {"coil": "coil:5", "word": "holding:20", "bit": "holding:21.3", "list": "holding:30"}
+
+
+@pytest.mark.parametrize("framing", ["rtu", "ascii"])
+@pytest.mark.parametrize("name", list(WRITTEN))
+def test_on_a_line_that_echoes_a_device_that_is_only_written_is_not_taken_for_its_echo(
+    name: str, framing: str, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with line_of(tmp_path, framing) as line:
+            value: Any = [1, 2] if name == "list" else True if name in ("coil", "bit") else 7
+            tag = {"address": WRITTEN[name], "write": True, "read_back": False}
+            tag |= {"count": 2} if name == "list" else {}
+            section = {"connection": f"{framing}://{line.port}", "unit_id": 2, "timeout": "400ms"}
+            section |= {"serial": {"baud": 115200}, "tags": {name: tag}}
+            driver = ModbusDriver("relay", ModbusSettings.model_validate(section))
+            line.mode = "echo"
+            async with opened(driver):
+                await driver.write(name, value)
+            line.mode = "late echo"  # nothing but the echo
+            async with opened(driver):
+                with pytest.raises(DeviceLost, match="no answer"):
+                    await driver.write(name, value)
+
+    run(test())
+
+
+def test_a_device_that_is_silent_to_reads_is_written_all_the_same(tmp_path: Path) -> None:
+    async def test(line: SerialLine) -> None:
+        tags = {"word": {"address": "holding:20", "write": True, "read_back": False}}
+        section = {"connection": f"rtu://{line.port}", "unit_id": 2, "timeout": "300ms", "tags": tags}
+        driver = ModbusDriver("relay", ModbusSettings.model_validate({**section, "serial": {"baud": 115200}}))
+        line.deaf = {3}
+        async with opened(driver):
+            line.requests.clear()
+            for _ in range(2):
+                await driver.write("word", 7)
+            assert [request[1] for request in line.requests] == [3, 6, 6]
+
+    on_line(test, tmp_path)
+
+
 def test_half_an_answer_is_a_loss(tmp_path: Path) -> None:
     async def test(line: SerialLine) -> None:
         driver = rtu(line, timeout="1s")

@@ -32,6 +32,7 @@ class SerialLine:
         self.mode = "pass"
         self.far = ""
         self.dead: set[int] = set()  # unit ids that hear nothing
+        self.deaf: set[int] = set()  # functions that nobody answers
         self.requests: list[bytes] = []
         self._ascii = ascii_frames
         self._fds: list[int] = []
@@ -87,7 +88,7 @@ class SerialLine:
             self.send(data)
         if self.mode.endswith("glitch"):
             self.send(b"\x00")
-        if data[0] not in self.dead:
+        if data[0] not in self.dead and data[1] not in self.deaf:
             os.write(far, data)
 
     def _on_answer(self, far: int) -> None:

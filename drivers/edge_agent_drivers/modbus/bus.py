@@ -13,6 +13,7 @@ is next waits for that first, at most as long as the time-out had left. Nothing 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -64,7 +65,7 @@ class Bus:
         self._number = 0
         self._heard = b""
         self._quiet_since_s = 0.0
-        self._echoes = False  # a two-wire adapter gives back what it sends; learnt from a read
+        self._echoes: bool | None = None  # a two-wire adapter gives back what it sends; learnt from a read
         self._under_way: _Asked | None = None
         self._owed = Owed()
 
@@ -84,7 +85,7 @@ class Bus:
                 except BaseException:
                     wire.close()
                     raise
-                self._wire = wire
+                self._wire, self._echoes = wire, None
             self._users += 1
             return self._wire
 
@@ -132,6 +133,9 @@ class Bus:
             if self._is_unsure(request):
                 hint = f"it is slower than it is waited for: write timeout: {2 * timeout_s:g}s"
                 raise NoAnswer(DeviceLost, "answers come later than its timeout", hint)
+        if not self._framing.numbered and self._echoes is None and request.is_own_answer:
+            with suppress(NoAnswer):  # a device may be silent to a read; an adapter's echo comes all the same
+                await self._exchange(wire, request.sound(), timeout_s, pause_s)
         return await self._exchange(wire, request, timeout_s, pause_s)
 
     def _is_unsure(self, request: Request) -> bool:
@@ -149,6 +153,8 @@ class Bus:
         await wire.send(frame)
         answer, damaged = await self._hear(wire, asked)
         self._under_way = None
+        if request.is_read and (answer is not None or not self._heard):
+            self._echoes = bool(self._echoes)  # there was one, or there is none
         if answer is not None:
             return answer
         if damaged is not None:

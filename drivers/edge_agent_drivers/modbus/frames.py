@@ -61,6 +61,16 @@ class Request(NamedTuple):
         asked = [read_request(table, address, 1, self.unit_id) for table in _ASIDE]
         return [each for each in asked if each.function != self.function]
 
+    @property
+    def is_own_answer(self) -> bool:
+        """A good answer looks like the request: so does an echo."""
+        return self.function in (5, 6, 22)
+
+    def sound(self) -> Request:
+        """A question for the sake of its echo: one value where this is written."""
+        table: Table = "coil" if self.function == 5 else "holding"
+        return read_request(table, int.from_bytes(self.pdu[1:3], "big"), 1, self.unit_id)
+
     def is_answered_by(self, pdu: bytes) -> bool:
         """A good answer, or an exception."""
         if pdu[0] == self.function | _EXCEPTION:
