@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 import fcntl
 import socket
 import ssl
 import termios
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -35,11 +33,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.driver import SecretMissing
-from edge_agent.errors import BrokerUnavailable, EdgeAgentError
+from edge_agent.errors import BrokerUnavailable
 from edge_agent.routes import tls, verdicts
 from edge_agent.routes.presence import Presence
 from edge_agent.routes.settings import BrokerSettings
 from edge_agent.routes.sink import SinkRefused
+from edge_agent.threads import in_thread
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0
@@ -136,8 +135,8 @@ class Link:
         secure, host, port = self._settings.broker
         try:
             async with asyncio.timeout(CONNECT_S):
-                await _in_thread(self._identify)
-                await _in_thread(lambda: self._open(host, port))
+                await in_thread(self._identify, "mqtt connect")
+                await in_thread(lambda: self._open(host, port), "mqtt connect")
                 self._attach()
                 await self._until(self._connected)
         except TimeoutError as error:
@@ -409,26 +408,3 @@ class Link:
                 waiting.set_exception(error)
                 waiting.exception()  # its publisher may be cancelled before it looks
         self._arrived.set()
-
-
-async def _in_thread(work: Callable[[], object]) -> None:
-    """Run ``work`` in a thread of its own, and abandon it when cancelled: a resolver may hang for half a minute, and
-    must not hold up the end of the process as a thread of the loop's pool would."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if not done.done():
-            done.set_exception(error) if error else done.set_result(None)
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            work()
-        except (OSError, ValueError, EdgeAgentError) as failed:
-            error = failed
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, error)
-
-    threading.Thread(target=run, name="mqtt connect", daemon=True).start()
-    await done

@@ -18,7 +18,7 @@ from typing import Protocol
 from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable, DriverError, ReadingRejected
 from edge_agent_drivers.modbus.config import ModbusSettings
 from edge_agent_drivers.modbus.connection import TlsSettings
-from edge_agent_drivers.stream.port import LineError, Port
+from edge_agent_drivers.stream.port import LineError, Port, connected
 from edge_agent_drivers.stream.settings import StreamSettings
 
 FLOOD = 1 << 17  # bytes that nobody asked for
@@ -102,8 +102,9 @@ class TcpWire(asyncio.Protocol):
             async with asyncio.timeout(timeout_s):
                 context = None if self._tls is None else await asyncio.to_thread(_context, self._tls)
                 name = None if self._tls is None else self._tls.server_name or self._host
+                line = await connected(self._host, self._port)
                 self._transport, _ = await self._loop.create_connection(
-                    lambda: self, self._host, self._port, ssl=context, server_hostname=name
+                    lambda: self, sock=line, ssl=context, server_hostname=name
                 )
         except (OSError, TimeoutError) as error:
             raise self._unavailable(error) from error

@@ -12,13 +12,12 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from asyncua import ua
-from asyncua.client.client import Client
 from asyncua.ua.uaerrors import UaError
 
 from edge_agent.bench import Bench, Found, Where
 from edge_agent.errors import DriverError
 from edge_agent_drivers.opcua.config import DEFAULT_PORT
-from edge_agent_drivers.opcua.security import endpoints, login_names, offer_names, strongest
+from edge_agent_drivers.opcua.security import PatientClient, endpoints, login_names, offer_names, strongest
 from edge_agent_drivers.opcua.tree import browse
 from edge_agent_drivers.opcua.trusting import TRUST
 
@@ -76,7 +75,7 @@ async def _others(url: str, host: str, timeout_s: float) -> list[str]:
     """What a discovery server knows of its own host, under the address that we were given for it."""
     try:
         async with asyncio.timeout(3 * timeout_s):
-            known = await Client(url, timeout_s).connect_and_find_servers()
+            known = await PatientClient(url, timeout_s).connect_and_find_servers()
     except (UaError, OSError, TimeoutError, ValueError):
         return []
     urls = [str(one) for server in known for one in server.DiscoveryUrls or ()]

@@ -31,6 +31,7 @@ from cryptography.exceptions import InvalidSignature
 from edge_agent import clock
 from edge_agent.driver import Secret, SecretMissing
 from edge_agent.errors import DeviceRefused, DeviceUnavailable
+from edge_agent.threads import addresses
 from edge_agent_drivers.opcua.certificates import NotTrusted, Peer, certificates, der_of, thumbprint, verify
 from edge_agent_drivers.opcua.pki import Own, Pki, PkiProblem, application_uri, host_name, load_pair
 from edge_agent_drivers.opcua.refusals import refusal
@@ -63,7 +64,23 @@ class Agreed:
     ours: str = ""  # thumbprint of the one that we show
 
 
-class SecureClient(Client):
+class PatientClient(Client):
+    """asyncua's client, whose lookup of a host's name holds up nobody else."""
+
+    async def connect_socket(self) -> None:
+        """Connect to the first of the host's addresses that takes it. Raises OSError."""
+        host, port = self.server_url.hostname or "", self.server_url.port
+        async with asyncio.timeout(self.uaclient._timeout):
+            failed = OSError(f"{host} has no address")
+            for *_, address in await addresses(host, port):
+                try:
+                    return await self.uaclient.connect_socket(address[0], address[1])
+                except OSError as error:
+                    failed = error
+            raise failed
+
+
+class SecureClient(PatientClient):
     """asyncua's client that only logs in where :func:`secure` allowed it to."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -214,7 +231,7 @@ async def endpoints(url: str, device: str, timeout_s: float) -> list[ua.Endpoint
     """What the server offers, asked in clear as discovery is. Raises DeviceUnavailable, DeviceRefused."""
     try:
         async with asyncio.timeout(3 * timeout_s):
-            found: list[ua.EndpointDescription] = await Client(url, timeout_s).connect_and_get_server_endpoints()
+            found: list[ua.EndpointDescription] = await PatientClient(url, timeout_s).connect_and_get_server_endpoints()
     except UaStatusCodeError as error:
         refused = refusal(device, error)
         if refused is not None:

@@ -36,6 +36,7 @@ from typing import TypeAlias
 import serial  # type: ignore[import-untyped]
 
 from edge_agent.errors import DeviceLost, ReadingRejected
+from edge_agent.threads import addresses
 from edge_agent_drivers.stream.failure import failure
 from edge_agent_drivers.stream.marks import Marks
 from edge_agent_drivers.stream.names import resolve
@@ -154,7 +155,7 @@ class Port:
 
     async def _connect(self, host: str, port: int) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            line = await _connected(host, port)
+            line = await connected(host, port)
         self._line, self._fd = line, line.fileno()
 
     async def _fall_quiet(self) -> bool:
@@ -257,15 +258,11 @@ def _opened_serial(settings: StreamSettings) -> serial.Serial:
     return line
 
 
-async def _connected(host: str, port: int) -> socket.socket:
+async def connected(host: str, port: int) -> socket.socket:
     """A connection to the first of the host's addresses that takes it. Raises OSError."""
     loop = asyncio.get_running_loop()
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failed: OSError = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    for family, kind, protocol, _, address in found:
+    for family, kind, protocol, _, address in await addresses(host, port):
         line = socket.socket(family, kind, protocol)
         try:
             line.setblocking(False)
