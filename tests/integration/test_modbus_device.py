@@ -247,7 +247,6 @@ def test_a_gateway_without_its_device_is_a_loss(plc: ModbusPlc) -> None:
 @pytest.mark.parametrize(
     ("mode", "told"),
     [
-        ("exception 11", "check unit_id (now 7)"),
         ("exception 1", "try holding instead of input"),
         ("exception 2", "try 504 and 506"),
         ("exception 4", "in run"),
@@ -264,6 +263,17 @@ def test_a_device_that_answers_only_exceptions_is_refused_with_what_to_check(
         assert told in refused.value.hint
         with pytest.raises(DeviceLost):
             await driver.read()
+
+    over(plc, test)
+
+
+@pytest.mark.parametrize("code", [10, 11])
+def test_a_unit_that_its_gateway_does_not_reach_is_tried_again_soon(plc: ModbusPlc, code: int) -> None:
+    async def test(line: Line) -> None:
+        line.mode = f"exception {code}"
+        with pytest.raises(DeviceUnavailable, match=f"exception {code}") as unavailable:
+            await driver_of(line, polled(a="holding:505"), unit_id=7).open()
+        assert "check unit_id (now 7)" in unavailable.value.hint
 
     over(plc, test)
 

@@ -25,7 +25,7 @@ from edge_agent_drivers.modbus.bus import NotModbus
 from edge_agent_drivers.modbus.codec import Field, field_of
 from edge_agent_drivers.modbus.config import ModbusSettings, describe
 from edge_agent_drivers.modbus.group import GroupReader
-from edge_agent_drivers.modbus.link import Link, exception_text, refused_hint
+from edge_agent_drivers.modbus.link import GATEWAY, Link, exception_text, refused_hint
 from edge_agent_drivers.modbus.wire import Garbled
 from edge_agent_drivers.modbus.writing import Write, refused_write_hint, unanswered_write_hint, write_of
 
@@ -55,7 +55,8 @@ class ModbusDriver:
     async def open(self) -> None:
         """Connect, and see that this unit answers something of what the config asks of it.
 
-        Raises DeviceUnavailable, or DeviceRefused when it answers nothing but exceptions.
+        Raises DeviceUnavailable, also for a unit that its gateway does not reach, or DeviceRefused when it answers
+        nothing but other exceptions.
         """
         await self._link.open()
         refused: dict[int, int] = {}
@@ -82,7 +83,9 @@ class ModbusDriver:
             await self.close()
             what = ", ".join(exception_text(code) for code in sorted(refused))
             hint = refused_hint(refused, self._settings.unit_id)
-            raise DeviceRefused(self._device, f"{self._link.where}: answers everything with {what}", hint=hint)
+            absent = refused.keys() <= GATEWAY  # it is off or still starting: nobody need act, it comes by itself
+            kind = DeviceUnavailable if absent else DeviceRefused
+            raise kind(self._device, f"{self._link.where}: answers everything with {what}", hint=hint)
 
     async def read(self, group: str | None = None) -> Sequence[Sample]:
         """A fresh sample of this group, or of every polled one. Raises DeviceLost or ReadingRejected."""
