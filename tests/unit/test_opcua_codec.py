@@ -234,6 +234,12 @@ def test_a_code_of_the_makers_own_is_said_as_a_number() -> None:
     assert words(0x92340000) == "Bad_0x92340000"
 
 
+@pytest.mark.parametrize("entered", [8.6e9, 1e-40, 0.000976577, 0.1, 23.5, 16777216.0, 3.4028235e38, 0.0])
+def test_a_float_prints_as_it_was_entered(entered: float) -> None:
+    (stored,) = struct.unpack("<f", struct.pack("<f", entered))
+    assert shortest(stored) == entered
+
+
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_the_shortest_double_is_the_same_float(raw: float) -> None:
     short = shortest(raw)

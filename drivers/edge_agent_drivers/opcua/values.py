@@ -38,6 +38,8 @@ NO_TIME = "no time"
 NO_SUCH_NAME = "the enumeration has no name for"
 
 _FLOAT = struct.Struct("<f")
+_LEAST_NORMAL = 2.0**-126
+_DIGITS = ("%.6g", "%.7g", "%.8g", "%.9g")
 _MAX_TICKS = 2_650_467_743_990_000_000  # 9999-12-31T23:59:59, which stands for "no end" too
 _EPOCH = datetime(1601, 1, 1)
 
@@ -62,10 +64,12 @@ def finite(raw: float) -> float:
 
 
 def shortest(raw: float) -> float:
-    """The double with the fewest of 7 to 9 digits that is the same Float."""
+    """The double with the fewest digits that is the same Float. Six name it if any fewer do, but for subnormals."""
     if not math.isfinite(raw):
         raise NoValue(NOT_A_NUMBER)
-    for digits in ("%.7g", "%.8g", "%.9g"):
+    for digits in (
+        _DIGITS if raw == 0 or abs(raw) >= _LEAST_NORMAL else ("%.1g", "%.2g", "%.3g", "%.4g", "%.5g", *_DIGITS)
+    ):
         short = float(digits % raw)
         try:
             if _FLOAT.unpack(_FLOAT.pack(short)) == (raw,):
