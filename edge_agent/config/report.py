@@ -200,7 +200,8 @@ def _text(node: Node, context: Mapping[str, Any]) -> tuple[str, str]:
     if isinstance(node.value, dict | list):
         return f"{_shown(node)} stands where a text is due", "write one value"
     kind = "true/false" if isinstance(node.value, bool) else "a number"
-    return f"{node.text} is {kind}, and a text is due", f'put it in quotes: "{node.text}"'
+    hint = f"begin the cell with an apostrophe: '{node.text}" if node.file else f'put it in quotes: "{node.text}"'
+    return f"{node.text} is {kind}, and a text is due", hint
 
 
 def _literal(node: Node, expected: list[str], context: Mapping[str, Any]) -> tuple[str, str]:

@@ -6,10 +6,11 @@
     force;holding:100;float32;CDAB;kN
     temp;input:5;int16;;°C
 
-One row a tag, one column a key, an empty cell is no key; a cell in braces is a section. What spreadsheets write is
-read: comma, semicolon (then 0,5 is a number) or tab; UTF-8 with or without BOM, UTF-16 with BOM. Other encodings are
-named, not guessed: ``encoding: gb18030`` for what a Chinese Excel saves as plain CSV, ``cp1252`` for a western one.
-"°C" in the one is "癈" in the other, and nobody would notice.
+One row a tag, one column a key, an empty cell is no key; a cell in braces is a section; what follows an apostrophe is a
+text, whatever it looks like: ``'2``. What spreadsheets write is read: comma, semicolon (then 0,5 is a number) or tab;
+UTF-8 with or without BOM, UTF-16 with BOM. Other encodings are named, not guessed: ``encoding: gb18030`` for what a
+Chinese Excel saves as plain CSV, ``cp1252`` for a western one. "°C" in the one is "癈" in the other, and nobody would
+notice.
 
 Mistakes are told with the table's own file and line. Bounds: 4 MiB, 20,000 rows, 64 columns.
 """
@@ -218,6 +219,8 @@ def _row(
     for key, cell in zip(header, cells, strict=False):
         if key == "name":
             row[key] = Node(cell, line, cell)
+        elif cell.startswith("'"):
+            row[key] = Node(cell[1:], line, cell[1:], file=str(path))
         elif cell.startswith(("{", "[")):
             doubtful: list[Problem] = []
             inner = parse(cell, str(path), doubtful)
@@ -240,4 +243,11 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return flow(value) if isinstance(value, dict | list) else str(value)
+    if isinstance(value, dict | list):
+        return flow(value)
+    return f"'{value}" if isinstance(value, str) and _looks_otherwise(value) else str(value)
+
+
+def _looks_otherwise(text: str) -> bool:
+    """A cell of this text would be taken for something else."""
+    return not text or text[0] in "'{[" or plain_value(text) != text or _DECIMAL_COMMA.fullmatch(text) is not None

@@ -196,3 +196,22 @@ def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
     assert b"choose from press" in unknown.stderr
     assert agent(path, "export", "press", "--group", "x").returncode == 2
     assert agent(path, "export", "press", "--encoding", "cp1252").returncode == 2  # there is no 千 in it
+
+
+def test_a_cell_that_begins_with_an_apostrophe_is_a_text(tmp_path: Path) -> None:
+    rows = "name,address,type,unit\na,holding:1,int16,{}\n"
+    (told,) = wrong(config(tmp_path, rows.format("2").encode()))
+    assert "2 is a number, and a text is due" in told
+    assert "begin the cell with an apostrophe: '2" in told
+    made = load(config(tmp_path, rows.format("'2").encode()))
+    assert made.devices["press"].settings.groups["state"].tags["a"].unit == "2"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["2", "-0.5", "0,5", "true", "null", "'", "'2", "{a}", "[1]", "", "1e5", "kN", "5 '"])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_text_comes_back_from_its_table_as_a_text(text: str, separator: str, tmp_path: Path) -> None:
+    (tmp_path / "back.csv").write_text(
+        table({"a": {"address": "holding:1", "unit": text}}, ["address", "unit"], separator)
+    )
+    ((_line, _name, cells),) = read(tmp_path / "back.csv")
+    assert {key: cell.value for key, cell in cells.items()} == {"address": "holding:1", "unit": text}
