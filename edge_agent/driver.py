@@ -187,7 +187,7 @@ class Shape:
     groups: Mapping[str, Group] = field(default_factory=dict)
     writable: frozenset[str] = frozenset()
     scans: bool = False  # its read() yields Scan
-    port: tuple[str, str] | None = None  # (serial port, how it is set): devices on one port must agree, "" never do
+    port: tuple[str, str] | None = None  # (port or host, how it is used): devices on one must agree, "" never do
     written: Mapping[str, Tag] = field(default_factory=dict)  # tags that are only written, where their type is known
 
     def tag(self, name: str) -> Tag | None:

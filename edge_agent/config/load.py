@@ -174,7 +174,7 @@ def _entries(root: Node, section: str, problems: Problems) -> dict[str, Node]:
 
 
 def _one_port_each(devices: Mapping[str, Device], problems: Problems) -> None:
-    """A serial port has one user; several only on a bus, where they must agree how it is set."""
+    """A port has one user; several only on a bus, or of one host, where they must agree how it is used."""
     users: dict[str, Device] = {}
     for device in devices.values():
         if device.shape.port is None:
@@ -186,6 +186,8 @@ def _one_port_each(devices: Mapping[str, Device], problems: Problems) -> None:
         path: KeyPath = ("devices", device.name)
         if not terms or other.shape.port != device.shape.port:
             hint = "each device has a port of its own; on one RS-485 line write the same driver, baud and parity"
+            if terms and "://" in port:
+                hint = "what is said of the connection holds for all devices on it: single_connection for all or none"
             problems.add(path, f"{port} is used by {other.name} too", hint)
 
 

@@ -426,3 +426,22 @@ def test_tls_files_of_a_url_in_clear_are_told(tmp_path: Path) -> None:
 def test_a_loopback_broker_needs_no_encryption(tmp_path: Path) -> None:
     for url in ("mqtt://127.0.0.1:1883", "mqtt://localhost:1883", "mqtt://[::1]:1883"):
         assert not config_of(tmp_path, changed("mqtts://broker:8883", url)).warnings
+
+
+def test_what_is_said_of_a_host_must_hold_for_all_devices_on_it(tmp_path: Path) -> None:
+    head = "agent: {id: a, location: {enterprise: e, site: s, area: a, line: l}, data_dir: /d}\ndevices:\n"
+    one = "  %s: {driver: modbus, connection: %s, unit_id: %d%s, groups: "
+    one += "{g: {poll: 1s, tags: {%s: {address: holding:1}}}}}\n"
+    single = ", quirks: {single_connection: true}"
+    path = tmp_path / "config.yaml"
+    for first, second in (("", ""), (single, single)):
+        path.write_text(
+            head + one % ("oven", "tcp://gw", 1, first, "a") + one % ("press", "tcp://GW:502", 2, second, "b")
+        )
+        assert set(load(path).devices) == {"oven", "press"}
+    path.write_text(head + one % ("oven", "tcp://gw", 1, single, "a") + one % ("press", "tcp://gw", 2, "", "b"))
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    (problem,) = refused.value.problems
+    assert (problem.line, problem.what) == (4, "tcp://gw:502 is used by oven too")
+    assert "single_connection" in problem.hint

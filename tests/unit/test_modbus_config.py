@@ -77,7 +77,17 @@ def test_sections_that_do_not_fit_the_connection_are_told(keys: dict[str, Any], 
 def test_devices_of_one_line_must_agree_how_it_is_set() -> None:
     line = settings(connection="rtu:///dev/ttyS0", serial={"baud": 19200, "parity": "even"})
     assert describe("oven", line).port == ("/dev/ttyS0", "modbus rtu 19200 8E1")
-    assert describe("plc", settings()).port is None
+    assert describe("oven", settings(connection="rtu+tcp://oven:4001")).port is None
+
+
+def test_devices_of_one_host_must_agree_whether_it_takes_one_connection() -> None:
+    alone = settings(connection="tcp://PLC", quirks={"single_connection": True})
+    assert describe("oven", alone).port == ("tcp://plc:502", "modbus single_connection true")
+    assert describe("plc", settings()).port == ("tcp://plc:502", "modbus single_connection false")
+    assert describe("plc", settings(connection="tls://[::1]")).port == (
+        "tls://[::1]:802",
+        "modbus single_connection false",
+    )
 
 
 def test_the_quirks_limit_each_table() -> None:

@@ -356,7 +356,13 @@ def describe(device: str, settings: ModbusSettings) -> Shape:
     for tag, its in settings.tags.items():
         _judge_write(tag, its, quirks)
     shape = poll_shape(device, settings.groups, settings.tags, lambda tag: tag.recorded_type)
-    return replace(shape, port=(at.tty, f"modbus {at.framing} {settings.serial.terms}")) if at.tty else shape
+    if at.tty:
+        return replace(shape, port=(at.tty, f"modbus {at.framing} {settings.serial.terms}"))
+    if at.is_line:
+        return shape
+    host = f"[{at.host}]" if ":" in at.host else at.host
+    terms = f"modbus single_connection {str(quirks.single_connection).lower()}"  # of the host, not of one unit
+    return replace(shape, port=(f"{'tls' if at.tls else 'tcp'}://{host}:{at.port}", terms))
 
 
 def _judge_write(name: str, tag: ModbusTag, quirks: Quirks) -> None:
