@@ -82,11 +82,11 @@ def test_devices_of_one_line_must_agree_how_it_is_set() -> None:
 
 def test_devices_of_one_host_must_agree_whether_it_takes_one_connection() -> None:
     alone = settings(connection="tcp://PLC", quirks={"single_connection": True})
-    assert describe("oven", alone).port == ("tcp://plc:502", "modbus single_connection true")
-    assert describe("plc", settings()).port == ("tcp://plc:502", "modbus single_connection false")
+    assert describe("oven", alone).port == ("tcp://plc:502", "modbus-single")
+    assert describe("plc", settings()).port == ("tcp://plc:502", "modbus")
     assert describe("plc", settings(connection="tls://[::1]")).port == (
         "tls://[::1]:802",
-        "modbus single_connection false",
+        "modbus",
     )
 
 

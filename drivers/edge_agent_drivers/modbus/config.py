@@ -361,7 +361,7 @@ def describe(device: str, settings: ModbusSettings) -> Shape:
     if at.is_line:
         return shape
     host = f"[{at.host}]" if ":" in at.host else at.host
-    terms = f"modbus single_connection {str(quirks.single_connection).lower()}"  # of the host, not of one unit
+    terms = "modbus-single" if quirks.single_connection else "modbus"  # of the host, not of one unit
     return replace(shape, port=(f"{'tls' if at.tls else 'tcp'}://{host}:{at.port}", terms))
 
 

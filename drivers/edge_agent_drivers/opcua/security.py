@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +73,7 @@ class PatientClient(Client):
         """Connect to the first of the host's addresses that takes it. Raises OSError."""
         host, port = self.server_url.hostname or "", self.server_url.port
         async with asyncio.timeout(self.uaclient._timeout):
-            failed = OSError(f"{host} has no address")
+            failed = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
             for *_, address in await addresses(host, port):
                 try:
                     return await self.uaclient.connect_socket(address[0], address[1])
