@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 DOUBTED_GAPS = 6  # 3 s by default: what a serial server holds back comes with TCP's next retransmissions
 
+
 class Frame(NamedTuple):
     """One frame without its frame characters, or one burst of garbage."""
 
