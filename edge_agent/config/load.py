@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -174,21 +175,24 @@ def _entries(root: Node, section: str, problems: Problems) -> dict[str, Node]:
 
 
 def _one_port_each(devices: Mapping[str, Device], problems: Problems) -> None:
-    """A port has one user; several only on a bus, or of one host, where they must agree how it is used."""
-    users: dict[str, Device] = {}
+    """A port has one user; several only on a bus, or of one host, where they must agree how it is used and named."""
+    users: dict[str, tuple[Device, str, str]] = {}
     for device in devices.values():
         if device.shape.port is None:
             continue
         port, terms = device.shape.port
-        other = users.setdefault(port, device)
+        real = os.path.realpath(port) if port.startswith("/") else port  # a link and what it leads to are one port
+        other, its_port, its_terms = users.setdefault(real, (device, port, terms))
         if other is device:
             continue
         path: KeyPath = ("devices", device.name)
-        if not terms or other.shape.port != device.shape.port:
+        if not terms or its_terms != terms:
             hint = "each device has a port of its own; on one RS-485 line write the same driver, baud and parity"
             if terms and "://" in port:
                 hint = "what is said of the connection holds for all devices on it: single_connection for all or none"
             problems.add(path, f"{port} is used by {other.name} too", hint)
+        elif its_port != port:
+            problems.add(path, f"{port} is the port that {other.name} names {its_port}", f"write {its_port} here too")
 
 
 def _fill(station: Node) -> dict[str, Any]:
