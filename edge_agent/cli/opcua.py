@@ -129,7 +129,7 @@ def listed(ctx: typer.Context, pki: Pki = "", device: DeviceName = "", as_json: 
         emit_json({"trusted": list(map(_described, trusted)), "rejected": list(map(_described, rejected))})
         return
     out = console()
-    for heading, found in ((_("trusted"), trusted), (_("rejected"), rejected)):
+    for heading, found in ((_("trusted"), trusted), (_("turned away"), rejected)):
         say(out, heading, "bold")
         for one in found:
             _show(out, one)
