@@ -10,7 +10,9 @@ Messages never show a value, only keys: the value might be a password.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ from edge_agent.errors import ConfigError, Problem
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 20
+INSTALLED_SAMPLE = Path("/etc/edge-agent/config.sample.yaml")
 
 PathKey = str | int
 
@@ -65,8 +68,13 @@ def read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        hint = f"begin with the sample: {_copied_to(path)}; or name another file with --config"
+        raise refuse(f"cannot be read: {error.strerror}", hint) from error
+    except PermissionError as error:
+        raise refuse(f"cannot be read: {error.strerror}", "use sudo, or name another file with --config") from error
     except OSError as error:
-        hint = "check the path, or name the file with --config; deploy/sample.yaml shows what one looks like"
+        hint = "check the path, or name the file with --config"
         raise refuse(f"cannot be read: {error.strerror}", hint) from error
     if len(raw) > MAX_BYTES:
         raise refuse(f"is larger than {MAX_BYTES // 2**20} MiB", "is this the right file?")
@@ -75,6 +83,15 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise refuse("is not UTF-8 text", "save it with the encoding UTF-8", line) from error
+
+
+def _copied_to(path: Path) -> str:
+    """What to type to have the sample there: where the installer has put it, or that of the checkout."""
+    places = (INSTALLED_SAMPLE, Path(__file__).parents[2] / "deploy" / "sample.yaml")
+    sample = next((place for place in places if place.exists()), INSTALLED_SAMPLE)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    sudo = "" if os.access(folder, os.W_OK) else "sudo "
+    return f"{sudo}install -D -m 640 {shlex.quote(str(sample))} {shlex.quote(str(path))}"
 
 
 def parse(text: str, file: str, problems: list[Problem]) -> Node | None:

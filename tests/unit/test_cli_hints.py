@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from edge_agent import cli, i18n
+from edge_agent.config import tree
 
 CONFIG = """\
 agent: {id: pc1, location: {enterprise: acme, site: suzhou, area: assembly, line: L3}, data_dir: DATA}
@@ -49,3 +52,17 @@ def test_a_certificate_is_turned_away_and_not_unreadable(run: Run, tmp_path: Pat
     assert code == 0
     assert "已拒绝" in said
     assert "无法解读" not in said
+
+
+def test_without_a_file_it_is_told_how_to_begin(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a fresh PC: what is told can be typed as it stands, and then there is a configuration."""
+    path = tmp_path / "edge agent" / "config.yaml"
+    code, said = run("--config", path, "check")
+    assert code == cli.ExitCode.CONFIG
+    typed = said.partition("begin with the sample: ")[2].partition("; or name another file")[0]
+    subprocess.run(shlex.split(typed), check=True)
+    assert run("--config", path, "check")[0] == cli.ExitCode.OK
+    installed = tmp_path / "config.sample.yaml"
+    installed.touch()
+    monkeypatch.setattr(tree, "INSTALLED_SAMPLE", installed)
+    assert f"-m 640 {installed} " in run("--config", tmp_path / "other.yaml", "check")[1]
