@@ -178,6 +178,7 @@ class Bench:
     """See the module docstring. ``settings`` is an instance of the driver's settings model."""
 
     scan: Callable[[Where], AsyncIterator[Found]] | None = None
+    looks_at: tuple[str, ...] = ("plugged", "hosts", "ports")  # where ``scan`` can find something: else not called
     probe: Callable[[Any, str], Awaitable[Sequence[Guess]]] | None = None  # (settings, address)
     browse: Callable[[Any, str, int], AsyncIterator[Node]] | None = None  # (settings, from node or "", depth)
     trust: Trust | None = None

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+import shlex
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -77,12 +78,16 @@ def scan(
     anywhere: Annotated[bool, typer.Option("--anywhere", help=_("also addresses that are not private"))] = False,
     add: Annotated[
         list[str] | None,
-        typer.Option("--add", metavar="N=NAME", help=_("write number N of the list to the configuration, as NAME")),
+        typer.Option(
+            "--add", metavar="WHERE=NAME", help=_("write what is found at WHERE to the configuration, as NAME")
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Exit 1 if nothing was found."""
     from edge_agent.bench import Where
+    from edge_agent.config.edit import append_device
+    from edge_agent.config.tree import read_text
 
     wanted = dict(_wanted(text) for text in add or ())
     hosts = (*_expanded(subnet or (), anywhere), *_judged(host or (), anywhere))
@@ -90,10 +95,15 @@ def scan(
     places += [Where(ports=(_port(one),)) for one in port or ()]
     units = _units(unit or ())
     places = [replace(place, units=units, timeout_s=timeout) for place in places or [Where()]]
+    if wanted:
+        read_text(Globals.of(ctx).config)  # without the file nothing can be added: told before a long scan
     result = _Result()
     asyncio.run(_scan(places, driver or (), result, None if as_json else wanted))
-    for number, name in wanted.items():
-        _add(Globals.of(ctx).config, result, number, name)
+    for text in _silent(subnet or (), host or (), result.found):
+        _note(result, "", text, _("nothing answered there"), not as_json)
+    for name, found in [(name, _chosen(result.found, which, name)) for which, name in wanted.items()]:
+        result.added[name] = append_device(Globals.of(ctx).config, name, found.section)
+        result.sections[name] = found.section
     if as_json:
         emit_json(_described(result))
     else:
@@ -175,31 +185,40 @@ def _port(text: str) -> str:
 # --- asking --------------------------------------------------------------------------------------------------------
 
 
-async def _scan(places: Sequence[Where], only: Sequence[str], result: _Result, shown: dict[int, str] | None) -> None:
-    """Ask every driver about every place. With ``shown`` each device is printed when it is found."""
+async def _scan(places: Sequence[Where], only: Sequence[str], result: _Result, shown: dict[str, str] | None) -> None:
+    """Ask every driver about every place where it looks. With ``shown`` each device is printed when it is found."""
     from edge_agent.driver import driver_names, load_driver
 
     seen = set()
     for name in only or driver_names():
         try:
-            bench = load_driver(name).bench
-            scanner = bench().scan if bench is not None else None
+            make = load_driver(name).bench
+            bench = make() if make is not None else None
         except ImportError as error:
             _note(result, name, "", _("cannot be loaded: {why}").format(why=error), shown is not None)
             continue
-        if scanner is None:
+        if bench is None or bench.scan is None:
             if only:
                 _note(result, name, "", _("this driver has no scan"), shown is not None)
             continue
         for place in places:
+            if _kind(place) not in bench.looks_at:
+                if only:
+                    _note(result, name, "", _("this driver finds nothing there"), shown is not None)
+                continue
             _progress(name, place)
-            async for found in _devices(name, scanner(place), place, result, shown is not None):
+            async for found in _devices(name, bench.scan(place), place, result, shown is not None):
                 key = (found.driver, found.where, repr(found.section))
                 if key not in seen:
                     seen.add(key)
                     result.found.append(found)
                     if shown is not None:
-                        _show(len(result.found), found, shown.get(len(result.found), ""))
+                        number = len(result.found)
+                        _show(number, found, shown.get(found.where) or shown.get(str(number), ""))
+
+
+def _kind(place: Where) -> str:
+    return "ports" if place.ports else "hosts" if place.hosts else "plugged"
 
 
 async def _devices(
@@ -221,7 +240,27 @@ async def _devices(
 def _note(result: _Result, driver: str, where: str, what: str, show: bool) -> None:
     result.problems.append({"driver": driver, "where": where, "what": what})
     if show:
-        typer.echo(what if what.startswith(f"{driver}: ") else f"{driver}: {what}", err=True)
+        typer.echo(what if what.startswith(f"{driver}: ") else f"{driver or where}: {what}", err=True)
+
+
+def _silent(subnets: Sequence[str], hosts: Sequence[str], found: Sequence[Found]) -> list[str]:
+    """Those that were named and where nothing was found."""
+    from edge_agent.bench import Where
+
+    there = [urlsplit(one.where) for one in found if "://" in one.where]
+    names = {one.hostname or "" for one in there}
+    silent = [text for text in subnets if not any(_lies_in(name, text) for name in names)]
+    for text, (name, port) in zip(hosts, Where(hosts=tuple(hosts)).addresses(0), strict=True):
+        if not any(one.hostname == name.lower() and port in (0, one.port) for one in there):
+            silent.append(text)
+    return silent
+
+
+def _lies_in(name: str, subnet: str) -> bool:
+    try:
+        return ipaddress.ip_address(name) in ipaddress.ip_network(subnet, strict=False)
+    except ValueError:
+        return False
 
 
 def _progress(driver: str, place: Where) -> None:
@@ -240,24 +279,27 @@ def _progress(driver: str, place: Where) -> None:
 # --- the configuration, and people ---------------------------------------------------------------------------------
 
 
-def _wanted(text: str) -> tuple[int, str]:
-    number, equals, name = text.partition("=")
-    if not equals or not number.isdecimal() or not name:
-        hint = _("write the number of the list and a name: --add 2=press")
+def _wanted(text: str) -> tuple[str, str]:
+    """Which device, and the name it gets."""
+    which, _equals, name = text.rpartition("=")
+    if not which or not name:
+        hint = _("write the address as the list shows it, and a name: --add tcp://192.168.1.20:502=press")
         raise UsageProblem(_("--add {text}: is not understood").format(text=text), hint=hint)
-    return int(number), name
+    return which, name
 
 
-def _add(path: Path, result: _Result, number: int, name: str) -> None:
-    """Append one found device to the file. Raises ConfigError, and UsageProblem for what is not in the list."""
-    from edge_agent.config.edit import append_device
-
-    if not 1 <= number <= len(result.found) or not result.found[number - 1].section:
-        what = _("--add {number}={name}: no device has this number").format(number=number, name=name)
-        raise UsageProblem(what, hint=_("run the scan without --add and look at its numbers"))
-    section = result.found[number - 1].section
-    result.added[name] = append_device(path, name, section)
-    result.sections[name] = section
+def _chosen(found: Sequence[Found], which: str, name: str) -> Found:
+    """The device at this address, or with this number. Raises UsageProblem for none and for several."""
+    fit = [one for number, one in enumerate(found, 1) if which in (one.where, str(number)) and one.section]
+    if not fit:
+        what = _("--add {which}={name}: no device that could be added has this address or number")
+        hint = _("run the scan without --add and look at its list")
+        raise UsageProblem(what.format(which=which, name=name), hint=hint)
+    if len(fit) > 1:
+        what = _("--add {which}={name}: {count} devices have this address")
+        hint = _("write the number of the list, or ask for one unit id with --unit")
+        raise UsageProblem(what.format(which=which, name=name, count=len(fit)), hint=hint)
+    return fit[0]
 
 
 def _described(result: _Result) -> dict[str, Any]:
@@ -287,9 +329,12 @@ def _show_end(result: _Result) -> None:
         say(out, f"  → {_next(result, name)}")
     if result.problems and any(place.get("where", "").startswith(("/", "usb:")) for place in result.problems):
         say(out, "  → " + _("what speaks by itself (scanner, scale, RFID) is found by: edge-agent listen-serial PORT"))
-    if any(found.section for found in result.found) and not result.added:
-        hint = _("put a section under devices:, or run this again with --add NUMBER=NAME")
-        say(out, f"  → {hint}")
+    ready = [(number, one) for number, one in enumerate(result.found, 1) if one.section]
+    if ready and not result.added:
+        places = [one.where for _number, one in ready]
+        which = next((where for where in places if places.count(where) == 1), str(ready[0][0]))
+        hint = _("put a section under devices:, or run this again with --add {which}=NAME")
+        say(out, "  → " + hint.format(which=shlex.quote(which)))
 
 
 def _next(result: _Result, name: str) -> str:

@@ -115,6 +115,68 @@ def test_what_was_found_goes_into_the_file(run: Any, plc: ModbusPlc, config: Pat
     assert run(*scan, "--timeout", "2", "--add", "7=other").code == ExitCode.USAGE
 
 
+def test_a_device_is_added_by_its_address(run: Any, plc: ModbusPlc, config: Path) -> None:
+    """Its number may be another's in the scan that adds it."""
+    at = f"tcp://127.0.0.1:{plc.port}"
+    scan = ("--config", str(config), "devices", "scan", "--driver", "modbus", "--host", at[6:], "--timeout", "2")
+    assert f"--add {at}=NAME" in run(*scan).out
+    shown = run(*scan, "--add", f"{at}=oven")
+    assert shown.code == ExitCode.OK, shown.err
+    assert "oven: {driver: modbus" in shown.out
+    assert "oven" in load(config).devices
+    absent = run(*scan, "--add", "tcp://127.0.0.2:502=other")
+    assert (absent.code, "has this address or number" in absent.err) == (ExitCode.USAGE, True)
+
+
+def test_an_address_of_several_devices_adds_none(run: Any, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scan(where: Where) -> AsyncIterator[Found]:
+        for unit_id in (1, 2):
+            section = {"driver": "modbus", "connection": "tcp://127.0.0.1", "unit_id": unit_id}
+            yield Found("modbus", "tcp://127.0.0.1:502", f"unit {unit_id}", section)
+
+    monkeypatch.setattr(edge_agent.driver, "load_driver", lambda name: spec_with(scan))
+    before = config.read_text()
+    scanning = ("--config", str(config), "devices", "scan", "--driver", "modbus", "--host", "127.0.0.1")
+    told = run(*scanning, "--add", "tcp://127.0.0.1:502=oven")
+    assert (told.code, "2 devices have this address" in told.err) == (ExitCode.USAGE, True)
+    assert config.read_text() == before
+    assert "--add 1=NAME" in run(*scanning).out
+    monkeypatch.undo()
+    assert load(config).devices.keys() == {"press"}
+
+
+def test_what_is_plugged_in_is_no_answer_of_a_host(run: Any, plc: ModbusPlc, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def listing(where: Where) -> AsyncIterator[Found]:
+        yield Found("serial", "/dev/ttyS0", "serial port of this PC", {})
+
+    lists = replace(load_driver("modbus"), bench=lambda: Bench(scan=listing, looks_at=("plugged",)))
+    real = load_driver("modbus")
+    monkeypatch.setattr(edge_agent.driver, "load_driver", lambda name: real if name == "modbus" else lists)
+    monkeypatch.setattr(edge_agent.driver, "driver_names", lambda: ["modbus", "scanner"])
+    told = run("devices", "scan", "--host", "127.0.0.1:1")
+    assert told.code == ExitCode.PROBLEM
+    assert "127.0.0.1:1: nothing answered there" in told.err
+    assert "scanner" not in told.err  # it asks nothing there, and does not say so
+    assert "0 devices found" in told.out
+    at = f"127.0.0.1:{plc.port}"
+    told = run("devices", "scan", "--host", at, "--host", "127.0.0.1:1", "--subnet", "127.0.0.8/32", "--timeout", "2")
+    assert told.code == ExitCode.OK
+    assert [line for line in told.err.splitlines() if "nothing answered" in line] == [
+        "127.0.0.8/32: nothing answered there", "127.0.0.1:1: nothing answered there"
+    ]  # fmt: skip
+    told = run("devices", "scan", "--driver", "scanner", "--host", at)
+    assert (told.code, "this driver finds nothing there" in told.err) == (ExitCode.PROBLEM, True)
+    assert "/dev/ttyS0" in run("devices", "scan").out
+
+
+def test_the_file_is_missed_before_the_scan(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_agent.driver, "load_driver", lambda name: pytest.fail("asked"))
+    config = tmp_path / "etc" / "config.yaml"
+    told = run("--config", str(config), "devices", "scan", "--host", "127.0.0.1", "--add", "1=press")
+    assert told.code == ExitCode.CONFIG
+    assert f"sample.yaml {config}" in told.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -165,7 +227,7 @@ def test_nothing_is_asked_that_was_not_named(run: Any, monkeypatch: pytest.Monke
         (("192.168.7.1", "192.168.7.2"), ()), ((), ("/dev/a",)), ((), ("/dev/b",))
     ]  # fmt: skip
     assert {where.units for where in asked[1:]} == {(3, 1, 2)}
-    assert told.out.count("/dev/ttyUSB7") == 1  # seen three times, and one device
+    assert told.out.count("modbus  /dev/ttyUSB7") == 1  # seen three times, and one device
 
 
 def test_a_driver_that_fails_is_a_line_and_the_others_go_on(

@@ -33,13 +33,11 @@ _GREEN, _BLUE = (0, 200, 0), (255, 120, 0)
 
 def bench() -> Bench:
     """What this driver offers at the bench."""
-    return Bench(scan=scan, snap=snap)
+    return Bench(scan=scan, looks_at=("plugged",), snap=snap)
 
 
 async def scan(where: Where) -> AsyncIterator[Found]:
-    """The cameras that are plugged into this PC."""
-    if where.hosts or where.ports:
-        return  # network cameras are not asked: without their login they say nothing of themselves
+    """The cameras that are plugged into this PC. Those of the network say nothing of themselves without their login."""
     for camera in await asyncio.to_thread(plugged):
         yield found_in(camera)
 

@@ -51,7 +51,7 @@ _PARITIES = {"N": "none", "E": "even", "O": "odd"}
 
 def bench() -> Bench:
     """What this driver offers at the bench."""
-    return Bench(scan=scan, probe=probe)
+    return Bench(scan=scan, looks_at=("hosts", "ports"), probe=probe)
 
 
 async def scan(where: Where) -> AsyncIterator[Found]:

@@ -97,4 +97,4 @@ def _proposed(name: str) -> str:
     return re.sub(r"\W+", "_", name.rpartition(":")[2] or name, flags=re.ASCII).strip("_").lower()[:40] or "opcua"
 
 
-BENCH = Bench(scan=_scan, browse=browse, trust=TRUST)
+BENCH = Bench(scan=_scan, looks_at=("hosts",), browse=browse, trust=TRUST)

@@ -34,7 +34,7 @@ _ADAPTERS = {"0403": "FTDI", "1a86": "CH340", "067b": "Prolific", "10c4": "CP210
 
 def bench() -> Bench:
     """What this driver offers at the bench."""
-    return Bench(scan=scan, listening=Listening(hear, try_rates, recognize))
+    return Bench(scan=scan, looks_at=("plugged",), listening=Listening(hear, try_rates, recognize))
 
 
 async def scan(where: Where) -> AsyncIterator[Found]:

@@ -51,4 +51,4 @@ def _name(chip: str) -> str:
     return "".join(sign if sign.isalnum() else "_" for sign in chip)
 
 
-BENCH = Bench(scan=scan)
+BENCH = Bench(scan=scan, looks_at=("plugged",))
