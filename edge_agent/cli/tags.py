@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,12 +13,17 @@ from edge_agent.cli import Globals, UsageProblem
 from edge_agent.cli.output import console, say
 from edge_agent.i18n import _
 
+if TYPE_CHECKING:
+    from edge_agent.errors import Problem
+
 command = typer.Typer(help=_("A device's tags as a table for a spreadsheet, and back."), no_args_is_help=True)
 
 DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help=_("a device of the configuration"))]
 Encoding = Annotated[
-    Literal["utf-8", "gb18030", "cp1252"],
-    typer.Option(help=_("utf-8; gb18030 for a Chinese Excel's plain CSV, cp1252 for a western one's")),
+    str,
+    typer.Option(
+        metavar="ENCODING", help=_("utf-8; gb18030 for a Chinese Excel's plain CSV, cp1252 for a western one's")
+    ),
 ]
 
 
@@ -29,8 +36,11 @@ def export(
     encoding: Encoding = "utf-8",
 ) -> None:
     """Print the tags of a device, or of one group, as CSV."""
-    from edge_agent.config.tables import table
+    from edge_agent.config.tables import ENCODINGS, table
 
+    if encoding not in ENCODINGS:
+        what = _("no encoding is named {encoding} here").format(encoding=repr(encoding))
+        raise UsageProblem(what, hint=_("choose from {names}").format(names=", ".join(ENCODINGS)))
     tags = _tags(Globals.of(ctx).config, device, group)
     keys = dict.fromkeys(key for tag in tags.values() for key in tag)
     text = table(tags, keys)
@@ -67,22 +77,40 @@ def import_(
 ) -> None:
     """Add the tags of a table to a group of the configuration."""
     from edge_agent.config.edit import append_tags
-    from edge_agent.config.tables import read
+    from edge_agent.config.tables import bounded, read
+    from edge_agent.errors import ConfigError
 
-    rows = {name: {key: cell.value for key, cell in cells.items()} for _line, name, cells in read(file, encoding)}
     config = Globals.of(ctx).config
-    added = append_tags(config, device, group, rows, poll)
+    table = read(file, encoding)
+    rows = {name: {key: cell.value for key, cell in cells.items()} for _line, name, cells in table}
+    try:
+        added = append_tags(config, device, group, rows, poll)
+    except ConfigError as error:
+        lines = {name: line for line, name, _cells in table}
+        told = [_in_table(problem, f"devices.{device}", file, lines) for problem in error.problems]
+        raise ConfigError(bounded(told, str(config))) from error
     out = console()
     say(out, added, end="")
     say(out, _("{count} tags were added to {path}").format(count=len(rows), path=config), "green")
     say(out, "  → " + _("restart the agent: systemctl restart edge-agent"))
 
 
+def _in_table(problem: Problem, device: str, file: Path, lines: Mapping[str, int]) -> Problem:
+    """A mistake in what a row says, with the row's line: the configuration has no such line."""
+    from edge_agent.config.edit import TAKEN
+
+    _before, tags, key = problem.key.partition(".tags.")
+    line = lines.get(key.partition(".")[0])
+    if not (tags and problem.key.startswith(f"{device}.")) or line is None or problem.what == TAKEN:
+        return problem
+    return replace(problem, file=str(file), line=line, key=key)
+
+
 def _tags(config: Path, device: str, group: str) -> dict[str, dict[str, Any]]:
     """The tags as the file writes them, tables read in. Raises UsageProblem or ConfigError."""
     from edge_agent.config.tables import expand
     from edge_agent.config.tree import parse, read_text
-    from edge_agent.errors import ConfigError, Problem
+    from edge_agent.errors import ConfigError
 
     found: list[Problem] = []
     root = parse(read_text(config), str(config), found)

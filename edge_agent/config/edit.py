@@ -29,6 +29,7 @@ from edge_agent.config.settings import NAME, NAME_HINT
 from edge_agent.config.tree import parse, read_text
 from edge_agent.errors import ConfigError, Problem
 
+TAKEN = "stands in the file already"
 BOM = "\ufeff".encode()
 
 
@@ -107,7 +108,7 @@ def _merged(path: Path, data: Mapping[str, Any], keys: Sequence[str], entries: M
         here = here[key]
     for name, value in entries.items():
         if name in here:
-            _refuse(path, ".".join((*keys, name)), "stands in the file already", "choose another name, or edit it")
+            _refuse(path, ".".join((*keys, name)), TAKEN, "choose another name, or edit it")
         here[name] = _plain(value)
     return result
 
