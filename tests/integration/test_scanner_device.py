@@ -411,7 +411,7 @@ def test_a_port_without_permission_is_refused_and_the_hint_can_be_typed(tmp_path
             os.seteuid(0)
         reader.unplug()
     assert "permission denied" in str(refused)
-    assert refused.hint.startswith("sudo usermod -aG ")
+    assert refused.hint.startswith("its group may not use it: sudo chgrp ")
 
 
 def test_a_file_that_is_no_serial_port_is_refused(tmp_path: Path) -> None:

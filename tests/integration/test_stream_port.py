@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import grp
 import os
 import socket
 import termios
@@ -240,7 +241,23 @@ def test_what_is_denied_just_after_a_plug_in_is_tried_again_soon(
     monkeypatch.setattr(failure, "UDEV_S", 0.0)
     refused = failure.failure("gate", str(node), denied)
     assert isinstance(refused, DeviceRefused)
-    assert refused.hint.startswith("sudo usermod") or "fuser" in refused.hint
+    assert refused.hint.startswith("its group may not use it: sudo chgrp dialout") or "fuser" in refused.hint
+
+
+def test_nobody_is_told_to_join_roots_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failure, "_age_s", lambda path: 60.0)
+    node = tmp_path / "ttyS0"
+    node.touch()
+
+    def hint(gid: int, mode: int) -> str:
+        found = os.stat_result((0o020000 | mode, 1, 1, 1, 0, gid, 0, 0, 0, 0))
+        with monkeypatch.context() as patch:
+            patch.setattr(failure.os, "stat", lambda path: found)
+            return failure.failure("gate", str(node), OSError(errno.EACCES, "denied", str(node))).hint
+
+    assert hint(20, 0o660).startswith(f"sudo usermod -aG {grp.getgrgid(20).gr_name} ")
+    for gid, mode in ((0, 0o600), (0, 0o660), (20, 0o600)):
+        assert hint(gid, mode).startswith(f"its group may not use it: sudo chgrp dialout {node}")
 
 
 def test_a_name_that_fits_several_ports_is_refused() -> None:

@@ -62,7 +62,7 @@ def _closed_to_us(device: str, where: str, number: int) -> DriverError:
         hint = "it was plugged in just now: the system may not be done with it; it is tried again"
         return DeviceUnavailable(device, what, hint=hint)
     if number in _DENIED:
-        hint = f"sudo usermod -aG {_group_of(path)} {getpass.getuser()}, then restart the agent"
+        hint = _admission(path)
     else:
         hint = f"another device of this agent (edge-agent status) or another program has it: sudo fuser -v {path}"
     return DeviceRefused(device, what, hint=hint)
@@ -109,8 +109,16 @@ def _age_s(path: str) -> float:
         return float("inf")
 
 
-def _group_of(path: str) -> str:
+def _admission(path: str) -> str:
+    """How this user gets rights: by joining the port's group, unless that may not use it either, or is root's."""
+    group, user = "dialout", getpass.getuser()
     try:
-        return grp.getgrgid(os.stat(path).st_gid).gr_name
+        found = os.stat(path)
+        if not found.st_gid or found.st_mode & 0o060 != 0o060:
+            return (
+                f"its group may not use it: sudo chgrp {group} {path} && sudo chmod 660 {path}; for good: a udev rule"
+            )
+        group = grp.getgrgid(found.st_gid).gr_name
     except (OSError, KeyError):
-        return "dialout"
+        pass
+    return f"sudo usermod -aG {group} {user}, then restart the agent"
