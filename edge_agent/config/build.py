@@ -37,7 +37,7 @@ from edge_agent.config.labels import named_with, no_overlap_with
 from edge_agent.config.materials import NeedsBuilder
 from edge_agent.config.places import PlacesBuilder, RegisterSettings, Rules, build_registers
 from edge_agent.config.references import References
-from edge_agent.config.report import Path, Problems, nearest
+from edge_agent.config.report import Path, Problems, nearest, together
 from edge_agent.config.settings import ResultSettings, StationSettings
 from edge_agent.driver import Group
 from edge_agent.identify.label import Labels
@@ -224,7 +224,7 @@ class _StationBuilder:
             group = end.read or (end.tag.group if isinstance(end, Edge) else "")
             if tag.group != group:
                 what = f"{name} is in {tag.group}, so it may name the unit before or after this one"
-                self.problems.add(where, what, f"move it to {group}, which is read when the cycle ends")
+                self.problems.add(where, what, f"{together(tag.group, group)}, which is read when the cycle ends")
         return tag
 
     def _resume(self, number: int) -> Resume:

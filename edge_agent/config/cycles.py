@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from edge_agent.binding.plan import Attempts, Commands, Edge, Handshake, Message, TagRef
 from edge_agent.config.by_position import ByPosition
+from edge_agent.config.report import together
 from edge_agent.driver import Duration, Settings
 from edge_agent.model import integer_names
 
@@ -172,8 +173,7 @@ class CycleBuilder:
         counter = refs.tag(name, where, types=tuple(_COUNTERS))
         if counter is not None and ready is not None and read is not None and counter.group not in (ready.group, read):
             what = f"{name} is in {counter.group}, but must be read together with the result"
-            hint = f"move it to {read}" if read == ready.group else f"move it to {read} or to {ready.group}"
-            self._problems.add(where, what, hint)
+            self._problems.add(where, what, together(counter.group, read, ready.group))
         if ready is None or ack is None or read is None:
             return None
         bits = _COUNTERS.get(refs.type_of(counter), 16) if counter is not None else 16

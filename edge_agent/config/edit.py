@@ -12,6 +12,7 @@ to indented lines. A file that does not exist is not made: a device alone is no 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -289,7 +290,7 @@ def _replace(path: Path, old: str, new: str, insertion: _Insertion) -> None:
         bom = BOM if raw.startswith(BOM) else b""
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
     except OSError as error:
-        _refuse(path, "", f"cannot be written: {error.strerror}", "do it as the user who may change the file")
+        _refuse(path, "", f"cannot be written: {error.strerror}", _way_out(error, target))
     made = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -306,9 +307,15 @@ def _replace(path: Path, old: str, new: str, insertion: _Insertion) -> None:
         made.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        _refuse(path, "", f"cannot be replaced: {error.strerror}", "do it as the user whom the file belongs to")
+        _refuse(path, "", f"cannot be replaced: {error.strerror}", _way_out(error, target))
     finally:
         made.unlink(missing_ok=True)
+
+
+def _way_out(error: OSError, target: Path) -> str:
+    if isinstance(error, PermissionError):
+        return "type the same again with sudo in front"
+    return f"is the disk full, or only for reading? df -h {shlex.quote(str(target.parent))}"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from edge_agent.binding.plan import Exchange, Gate
 from edge_agent.binding.trigger import device_of
 from edge_agent.config.by_position import ByPosition
-from edge_agent.config.report import Path, Problems
+from edge_agent.config.report import Path, Problems, together
 from edge_agent.driver import Duration, Settings
 from edge_agent.model import integer_names
 
@@ -125,7 +125,7 @@ class GateBuilder:
         serial = refs.tag(name, at)
         if serial is not None and request is not None and serial.group != request.group:
             what = f"{name} is in {serial.group}, but must be read together with the request"
-            self._problems.add(at, what, f"move it to {request.group}")
+            self._problems.add(at, what, together(serial.group, request.group))
         answer = self._written(settings.answer, number, (*path, "answer"))
         verdict = self._written(settings.verdict, number, (*path, "verdict"))
         reason = self._written(settings.reason, number, (*path, "reason"))

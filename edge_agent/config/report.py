@@ -68,6 +68,16 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     return f"choose from {shown}" + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
 
 
+def together(place: str, *groups: str) -> str:
+    """The hint to a tag in the group ``place`` that must be read with one of ``groups`` ("device.group"), the first
+    the best. Only within its device a tag can be moved."""
+    device = place.partition(".")[0]
+    near = [group for group in dict.fromkeys(groups) if group.partition(".")[0] == device]
+    if near:
+        return f"move it to {' or to '.join(near)}"
+    return f"it is on another device: name a tag of {groups[0]}"
+
+
 def split_hint(text: str) -> tuple[str, str]:
     """ "what; what to type" as its two parts."""
     what, _, hint = text.partition("; ")

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from edge_agent.binding.plan import Plan, TagRef
+from edge_agent.binding.trigger import device_of
 from edge_agent.config.devices import Device
 from edge_agent.config.estimate import bytes_per_s
 from edge_agent.config.report import Path, Problems
@@ -122,7 +123,10 @@ def _stale_results(plan: Plan, notes: Problems) -> None:
             for path, tag in tags:
                 if tag.group != read:
                     what = f"{tag.name} is not in {read}, so it may still show the previous unit's value"
-                    notes.add(("stations", station.name, *path), what, f"move the tag to {read}")
+                    hint = f"move the tag to {read}"
+                    if device_of(tag.group) != device_of(read):
+                        hint = f"it is on another device: have the value copied there, into a tag of {read}"
+                    notes.add(("stations", station.name, *path), what, hint)
 
 
 def _pulses(plan: Plan, devices: Mapping[str, Device], notes: Problems) -> None:
@@ -144,6 +148,8 @@ def _device(name: str, device: Device, plan: Plan, notes: Problems) -> None:
         for position in station.positions:
             for source, tags in position.claims.items():
                 claimed.setdefault(source, set()).update(tags)
+    if not (device.shape.groups or device.shape.writable or device.shape.scans):
+        notes.add(("devices", name), "nothing is read of it and nothing written", _how_to_read(name, device))
     rate = 0.0
     unclaimed: list[str] = []
     for group in device.shape.groups.values():
@@ -158,6 +164,20 @@ def _device(name: str, device: Device, plan: Plan, notes: Problems) -> None:
     if rate > MAX_REQUESTS_PER_S:
         what = f"is asked at least {rate:.0f} times a second; most PLCs cannot answer that often"
         notes.add(("devices", name), what, "poll slower, or put more tags into one group")
+
+
+def _how_to_read(name: str, device: Device) -> str:
+    """What to type to have tags, with the means that the driver has."""
+    try:
+        bench = device.spec.bench() if device.spec.bench is not None else None
+    except ImportError:
+        bench = None
+    if bench is not None and bench.probe is not None:
+        return f"look at an address and add it: edge-agent probe {name} ADDRESS --add {name}.GROUP.TAG"
+    if bench is not None and bench.browse is not None:
+        driver = device.spec.name
+        return f"look what it has: edge-agent browse {driver} {name}, then again with --pick and --add {name}.GROUP"
+    return "write what is read of it under groups:, see edge-agent schema --devices"
 
 
 def _driver(name: str, device: Device, notes: Problems) -> None:
