@@ -44,6 +44,7 @@ VERBS = (
     "gate", "watch", "write", "report", "listen", "demo", "buffer", "route", "deadletter", "labels", "map", "devices",
     "tags", "probe", "camera", "browse", "opcua", "listen-serial", "schema", "version",
 )  # fmt: skip
+MEANT = {"scan": "devices scan", "export": "tags export", "import": "tags import", "trust": "opcua trust"}
 DEFAULT_CONFIG = Path("/etc/edge-agent/config.yaml")
 
 
@@ -94,7 +95,7 @@ class _Verbs(TyperGroup):
             return load(cmd_name)
         if cmd_name.startswith("-"):
             return None
-        near = get_close_matches(cmd_name, VERBS, n=1)
+        near = [MEANT[cmd_name]] if cmd_name in MEANT else get_close_matches(cmd_name, VERBS, n=1)
         raise UsageProblem(
             f"no verb named {cmd_name!r}",
             hint=f"did you mean `edge-agent {near[0]}`?" if near else f"choose from {', '.join(VERBS)}",

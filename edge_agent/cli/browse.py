@@ -23,7 +23,7 @@ from rich.text import Text
 
 from edge_agent.cli import ExitCode, Globals, UsageProblem
 from edge_agent.cli.output import AsJson, console, emit_json, plain, say, say_added
-from edge_agent.driver import DriverSpec, load_driver
+from edge_agent.driver import DriverSpec, driver_names, load_driver
 from edge_agent.i18n import _, ngettext, translate
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 DEPTH = 3
 SEARCH_DEPTH = 10  # with --find or --pick
 WIDTH = 60  # of a value
+_BARE_HOST = re.compile(r"[.:]")  # neither stands in a device's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def command(
     driver: Annotated[str, typer.Argument(metavar="DRIVER", help=_("opcua"))],
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help=_("opc.tcp://192.168.1.20, or a device of the configuration"))
-    ],
+    ] = "",
     node: Annotated[str, typer.Argument(metavar="NODE", help=_("where to begin; default: from the top"))] = "",
     depth: Annotated[
         int | None, typer.Option("--depth", metavar="N", min=0, max=20, help=_("how many levels down; default 3"))
@@ -70,6 +71,11 @@ def command(
     """Show a device's tree of data points with their values, and pick tags from it. Exit 1 if nothing is found."""
     if add and not pick:
         raise UsageProblem(_("--add needs --pick"), hint=_('e.g. --pick "Press/*" --add press.result'))
+    if not target:
+        hint = _("edge-agent browse {driver} {target}")
+        known = driver in driver_names()
+        target, driver = ("opc.tcp://192.168.1.20", driver) if known else (driver, "opcua")
+        raise UsageProblem(_("a driver and a target are needed"), hint=hint.format(driver=driver, target=target))
     asked = target_of(Globals.of(ctx).config, driver, target)
     if depth is None:
         depth = SEARCH_DEPTH if find or pick else DEPTH
@@ -88,6 +94,8 @@ def command(
 def target_of(path: Path, driver: str, text: str, **more: Any) -> Target:
     """The device of this name in the configuration, or the one at this address. Raises UsageProblem."""
     spec = load_driver(driver)
+    if driver == "opcua" and _BARE_HOST.search(text) and "://" not in text:
+        text = f"opc.tcp://{text}"
     if "://" not in text:
         from edge_agent.cli.at_device import device_section
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
@@ -150,14 +149,16 @@ def _section(driver: str, connection: str, unit: int | None, baud: int | None, f
 
 
 def _by_driver(driver: str, connection: str, address: str, section: Section) -> _Target:
+    from edge_agent.config.render import as_yaml
+    from edge_agent.config.report import Problems, validate
+    from edge_agent.config.tree import Node, parse
+
     spec = load_driver(driver)
-    try:
-        settings = spec.settings().model_validate(section)
-    except ValidationError as error:
-        first = error.errors()[0]
-        text = str(first["msg"]).removeprefix("Value error, ")
-        what = ": ".join(filter(None, (".".join(map(str, first["loc"])), text)))
-        raise UsageProblem(what, hint=_("write tcp://192.168.1.20:502 or rtu:///dev/ttyUSB0")) from error
+    problems = Problems("", parse(as_yaml(section), "", []) or Node({}, 1))
+    settings, _cut = validate(spec.settings(), (), section, problems)
+    for problem in problems.found:
+        what = f"{problem.key}: {translate(problem.what)}"
+        raise UsageProblem(what, hint=_("write tcp://192.168.1.20:502 or rtu:///dev/ttyUSB0"))
     return _Target(spec, settings, address, section)
 
 

@@ -112,11 +112,12 @@ class ModbusTag(TagSettings):
         default=True, description="false: written without reading back, for an address that cannot be read"
     )
 
-    @field_validator("address")
+    @field_validator("address", mode="before")
     @classmethod
-    def _is_address(cls, text: str) -> str:
-        parse_address(text)
-        return text
+    def _is_address(cls, given: object) -> object:
+        if isinstance(given, str | int | float) and not isinstance(given, bool):
+            parse_address(str(given))  # a bare number too: that it were no text would be told first, and help nobody
+        return given
 
     @field_validator("enum", mode="before")
     @classmethod
