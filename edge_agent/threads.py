@@ -13,12 +13,15 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from edge_agent.errors import EdgeAgentError
+
 T = TypeVar("T")
 Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
 
 async def in_thread(work: Callable[[], T], name: str) -> T:
-    """What ``work`` gives or raises. Cancelled, it is left behind: it holds up nobody, not even the process's end."""
+    """What ``work`` gives, or what it raises of the errors that are foreseen; any other is a RuntimeError here, and
+    told by the thread. Cancelled, it is left behind: it holds up nobody, not even the process's end."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -27,14 +30,16 @@ async def in_thread(work: Callable[[], T], name: str) -> T:
             done.set_exception(error) if error else done.set_result(result)
 
     def run() -> None:
-        error: Exception | None = None
+        error: Exception | None = RuntimeError(f"the thread {name} broke off")
         result: T | None = None
         try:
             result = work()
-        except Exception as failed:  # noqa: BLE001  whatever it is, it is raised where it is waited for
+            error = None
+        except (OSError, ValueError, EdgeAgentError) as failed:
             error = failed
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, error, result)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, error, result)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await done
