@@ -419,3 +419,27 @@ def test_a_tag_is_named_once(tmp_path: Path) -> None:
     settings = InstrumentSettings.model_validate({"port": "/dev/ttyUSB0", "protocol": "mt-sics", "groups": groups})
     with pytest.raises(ValueError, match="named twice"):
         describe("scale", settings)
+
+
+def test_a_stream_that_never_ends_a_message_is_said_once_a_burst(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with instrument_at(tmp_path / "scale", groups=PRINTED) as (device, driver):
+            refused = []
+            for _ in range(2):
+                reading = asyncio.ensure_future(driver.read())
+                for _ in range(40):  # 80 KiB
+                    await asyncio.to_thread(device.send, b"\x00\xf8" * 1024)
+                    if reading.done():
+                        refused.append(reading.exception())
+                        reading = asyncio.ensure_future(driver.read())
+                reading.cancel()
+                await asyncio.wait([reading])
+            first, second = refused
+            assert "not a message" in str(first)
+            assert isinstance(second, ReadingRejected)
+            assert "64 KiB came without the end of one message" in str(second)
+            assert "baud" in second.hint
+            device.send(b"\r\nS S     100.00 g\r\n")
+            assert (await next_of(driver))[0][1][0] == 100.0
+
+    run(test())

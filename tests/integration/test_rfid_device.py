@@ -198,7 +198,7 @@ def test_the_field_of_a_feig_reader_is_watched(tmp_path: Path) -> None:
 
 def test_a_damaged_answer_is_garbage_and_makes_nothing_leave(tmp_path: Path) -> None:
     async def test() -> None:
-        async with feig_at(tmp_path / "reader", absent_after="60ms") as (reader, driver):
+        async with feig_at(tmp_path / "reader", absent_after="60ms", timeout="50ms") as (reader, driver):
             reader.put(FIRST)
             await driver.open()
             await told(driver)
@@ -211,6 +211,42 @@ def test_a_damaged_answer_is_garbage_and_makes_nothing_leave(tmp_path: Path) -> 
             assert not reading.done()
             reading.cancel()
             await asyncio.wait([reading])
+
+    run(test())
+
+
+def test_what_comes_late_after_a_damaged_answer_is_not_the_next_transponders(tmp_path: Path) -> None:
+    """The answers bear no number: only a pause tells whose a block is."""
+
+    async def test() -> None:
+        async with feig_at(tmp_path / "reader", poll="10s", absent_after="20s", timeout="300ms") as (reader, driver):
+            uid = reader.put(FIRST, b"OF-THE-FIRST-ONE")
+            await driver.open()
+            answer = reader._answer
+            late: list[bytes] = []
+
+            def delayed(command: int, data: bytes) -> bytes:
+                """The first read of blocks: noise first, its answer when the next one is there."""
+                said = answer(command, data)
+                if data[:1] != b"\x23" or late:
+                    return said
+                late.append(said)
+                del reader.memory[uid]
+                reader.put(SECOND, b"OF-THE-SECOND-ONE"[:16])
+                asyncio.get_running_loop().call_later(0.25, reader.send, said)
+                return b"\x07\x00\xff\xff\xff\xff\xff"
+
+            reader._answer = delayed  # type: ignore[method-assign]
+            with pytest.raises(ReadingRejected, match="damaged"):
+                await driver.read("carried")
+            await asyncio.sleep(0.03)
+            asked = len(reader.requests)
+            reading = asyncio.ensure_future(driver.read("carried"))
+            await asyncio.sleep(0.1)
+            assert len(reader.requests) == asked, "the line is left to itself for the time of one answer"
+            (sample,) = await reading
+            assert isinstance(sample, Sample)
+            assert sample.values[:2] == (SECOND, "OF-THE-SECOND-ON")
 
     run(test())
 

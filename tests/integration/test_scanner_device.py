@@ -155,7 +155,10 @@ def test_a_line_of_a_megabyte_is_one_garbage_and_the_next_code_is_read(tmp_path:
     async def test() -> None:
         async with reader_at(tmp_path / "gate") as (reader, driver):
             sending = asyncio.ensure_future(asyncio.to_thread(reader.send, b"x" * 1_000_000 + b"\r\nSN1\r\n"))
-            garbage, code = await scans_of(driver, 2)
+            (garbage,) = await scans_of(driver, 1)
+            with pytest.raises(ReadingRejected, match="64 KiB came"):
+                await driver.read()
+            (code,) = await scans_of(driver, 1)
             assert (garbage.raw, garbage.status) == (b"x" * 4096, ScanStatus.GARBAGE)
             assert (code.raw, code.status) == (b"SN1", ScanStatus.READ)
             await sending
@@ -463,5 +466,24 @@ def test_listening_tells_each_burst_and_then_the_loss(tmp_path: Path) -> None:
         assert [one.data for one in heard] == [b"SN1\r\n", b"SN2\r\n", b""]
         assert heard[2].error == f"{reader.port}: unplugged"
         assert heard[0].after_s <= heard[1].after_s <= heard[2].after_s
+
+    run(test())
+
+
+def test_a_stream_that_never_ends_a_code_is_said_once_a_burst(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with reader_at(tmp_path / "gate", frame={"end": "\r\n", "idle": "200ms"}) as (reader, driver):
+            reading = asyncio.ensure_future(scans_of(driver, 2))
+            for _ in range(40):  # 80 KiB
+                await asyncio.to_thread(reader.send, b"\x00\xf8" * 1024)
+            with pytest.raises(ReadingRejected, match="64 KiB came without the end of one message") as endless:
+                await reading
+            assert "baud" in endless.value.hint
+            reading = asyncio.ensure_future(scans_of(driver, 1))
+            for _ in range(40):
+                await asyncio.to_thread(reader.send, b"\x00\xf8" * 1024)
+            assert not reading.done(), "once a burst"
+            reader.send(b"\r\nSN1\r\n")
+            assert [scan.raw for scan in await reading] == [b"SN1"]
 
     run(test())

@@ -33,7 +33,7 @@ from edge_agent_drivers.instrument.lines import line
 from edge_agent_drivers.instrument.message import Message, Want, values_of
 from edge_agent_drivers.instrument.scales import ToledoFramer, sics, toledo
 from edge_agent_drivers.stream.conversation import Conversation, Framing, Heard
-from edge_agent_drivers.stream.frames import Framer
+from edge_agent_drivers.stream.frames import ENDLESS, ENDLESS_HINT, Framer
 from edge_agent_drivers.stream.port import Port
 
 IDLE_S = 0.5  # what stays unfinished that long is garbage
@@ -189,7 +189,9 @@ class InstrumentDriver:
         what = first.why or f"{self._port.where}: not a message of {self._settings.protocol}: {first.frame.raw!r:.80}"
         more = f", and {count - 1} more" if count > 1 else ""
         hint = "look at protocol, baud, parity" + ("" if self._settings.protocol == "toledo" else " and the terminator")
-        if self._settings.protocol == "line":
+        if ENDLESS in first.why:
+            hint = ENDLESS_HINT
+        elif self._settings.protocol == "line":
             hint = "look at each group's pattern and at end:"
         elif self._settings.protocol == "toledo":
             hint = "look at checksum, baud, data_bits and parity"

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from edge_agent import clock
-from edge_agent.errors import DeviceLost, DeviceRefused
+from edge_agent.errors import DeviceLost, DeviceRefused, ReadingRejected
 from edge_agent.model import Scan, Value
 from edge_agent_drivers.scanner.codes import Answer, Reading, framer_of, spoken
 from edge_agent_drivers.scanner.config import TRIGGER, ScannerSettings
+from edge_agent_drivers.stream.frames import ENDLESS, ENDLESS_HINT, Endless
 from edge_agent_drivers.stream.port import LineError, Port
 
 DEFAULT_IDLE_S = 0.5  # with ``end``: what stays unfinished that long is garbage
@@ -36,7 +37,8 @@ class ScannerDriver:
         self._idle_s = DEFAULT_IDLE_S if frame is None or frame.idle is None else frame.idle
         self._port = Port(device, settings)
         self._taking = asyncio.Lock()
-        self._unread: deque[Scan | LineError] = deque()
+        self._endless = Endless()
+        self._unread: deque[Scan | ReadingRejected] = deque()
         self._answer: Answer | None = None
 
     async def open(self) -> None:
@@ -52,10 +54,10 @@ class ScannerDriver:
                 if not self._unread:
                     await self._take()
         scans: list[Scan] = []
-        while self._unread and not isinstance(item := self._unread[0], LineError):
+        while self._unread and not isinstance(item := self._unread[0], ReadingRejected):
             scans.append(item)
             self._unread.popleft()
-        if not scans and isinstance(damage := self._unread.popleft(), LineError):
+        if not scans and isinstance(damage := self._unread.popleft(), ReadingRejected):
             raise damage
         return scans
 
@@ -80,6 +82,7 @@ class ScannerDriver:
     async def close(self) -> None:
         """Close and forget an unfinished frame. Idempotent."""
         self._framer.reset()
+        self._endless = Endless()
         self._unread.clear()
         self._port.close()
 
@@ -110,7 +113,12 @@ class ScannerDriver:
             self._unread.append(error)
             return
         at = clock.now()
-        for frame in self._framer.feed(data) if data else self._framer.gap():
+        frames = self._framer.feed(data) if data else self._framer.gap()
+        if not data:
+            self._endless = Endless()
+        elif self._endless.came(len(data), frames):
+            self._unread.append(ReadingRejected(self._device, f"{self._port.where}: {ENDLESS}", hint=ENDLESS_HINT))
+        for frame in frames:
             for item in self._reading.judge(frame):
                 if isinstance(item, Answer):
                     self._answer = item

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from edge_agent import clock
 from edge_agent.model import Instant
-from edge_agent_drivers.stream.frames import Frame
+from edge_agent_drivers.stream.frames import ENDLESS, Endless, Frame
 from edge_agent_drivers.stream.port import LineError, Port
 
 INBOX = 4096
@@ -62,6 +62,8 @@ class Conversation:
         self._listening = False
         self._news = asyncio.Event()
         self._heard_at_s = 0.0
+        self._quiet_until_s = 0.0  # a late answer may still come
+        self._endless = Endless()
 
     async def open(self) -> None:
         """Open the port and forget what is stale. Raises DeviceUnavailable or DeviceRefused."""
@@ -73,6 +75,7 @@ class Conversation:
         """Close the port and forget what was not heard. Idempotent."""
         self._port.close()
         self._framing.reset()
+        self._endless = Endless()
         self._inbox.clear()
         self._tell()
 
@@ -94,10 +97,14 @@ class Conversation:
         """Send, and the first frame after it that is the answer; None when none came. Raises DeviceLost.
 
         Nothing is sent if ``request`` is empty: then it is the next such frame that the device sends by itself.
+        With ``only_answers``, whoever asks after an answer that was damaged or did not come lets one answer's time pass
+        first: what comes late is heard as nobody's, and not taken for the next one's.
         """
         async with self._one_master:
             answers: list[Heard] = []
             if request:
+                while await self._listen(self._quiet_until_s):
+                    pass
                 if self._only_answers:
                     self._framing.reset()
                 await self._port.send(request)
@@ -110,6 +117,8 @@ class Conversation:
                 return answers[0]
             finally:
                 self._answer = None
+                if self._only_answers and (not answers or answers[0].frame.garbage):
+                    self._quiet_until_s = asyncio.get_running_loop().time() + timeout_s
 
     async def say(self, message: bytes) -> None:
         """Send what has no answer. Raises DeviceLost."""
@@ -157,8 +166,11 @@ class Conversation:
             if data:
                 frames = self._framing.feed(data)
                 self._heard_at_s = loop.time()
+                if self._endless.came(len(data), frames):
+                    frames, why = [Frame(b"", garbage=True)], f"{self._port.where}: {ENDLESS}"
             elif self._framing.pending and loop.time() >= self._heard_at_s + self._idle_s:
                 frames = self._framing.gap()
+                self._endless = Endless()
                 self._heard_at_s = loop.time()
             else:
                 return

@@ -13,6 +13,7 @@ Empty frames (a terminator alone) are none. Bytes in ``skip`` are dropped where 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 DOUBTED_GAPS = 6  # 3 s by default: what a serial server holds back comes with TCP's next retransmissions
@@ -23,6 +24,24 @@ class Frame(NamedTuple):
 
     raw: bytes
     garbage: bool = False
+
+
+MOST_WITHOUT_END = 64 * 1024  # bytes; a pause ends the count
+ENDLESS = f"{MOST_WITHOUT_END // 1024} KiB came without the end of one message"
+ENDLESS_HINT = "look at baud and end; see what comes: edge-agent listen-serial"
+
+
+class Endless:
+    """Notices a stream that never ends a frame: a line at the wrong baud, the wrong ``end``, a sender gone wild."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def came(self, count: int, frames: Sequence[Frame]) -> bool:
+        """So many bytes came and gave these frames. True once a burst."""
+        before = self._count
+        self._count = 0 if frames else before + count
+        return before <= MOST_WITHOUT_END < self._count
 
 
 class Framer:
