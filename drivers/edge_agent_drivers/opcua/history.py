@@ -1,8 +1,8 @@
 """What a server recorded while we were away (HistoryRead of raw values), as samples of the past.
 
-A gap begins at the last source time that was received of each tag and ends at the value that the new connection read
-first. What is known of the time before stays in this process, by device and group: the collector makes a new driver
-for each connection. A restart of the agent forgets it.
+A gap begins for each tag where it was last heard, by the clock of its own source times, and ends at the value that the
+new connection read first. What is known of the time before stays in this process, by device and group: the collector
+makes a new driver for each connection. A restart of the agent forgets it.
 
 Bounds: MOST_VALUES a node and MOST_IN_ALL a group; what is beyond is said in the status. Nodes that have no history, or
 a server that refuses to read it, are no error: their tags are *no history* in these samples, and the counts tell.
@@ -52,6 +52,7 @@ class Past:
 
     place: int
     node: ua.NodeId
+    start_ns: int
     values: list[DataValue] = field(default_factory=list)
     continuation: bytes = b""
     refused: bool = False
@@ -60,23 +61,21 @@ class Past:
 async def past(link: Link, types: TypeBook, group: BoundGroup, before: Memory, level: Sample) -> Iterator[list[Sample]]:
     """The samples of a gap, some at a time: from what was remembered up to the level. Raises DeviceLost."""
     nodes = await _with_history(link, group, before)
-    known = max((before.last_ns[each.place] for each in nodes), default=0)
-    slack_ns = int((2 * (group.settings.subscribe or 0.0) + link.settings.timeout) * 1e9)
     times = [*(level.source_ns or {}).values(), *(level.server_ns or {}).values()]
     end_ns = max(times, default=clock.now().at_ns) + 1_000_000_000
     total = 0
     left_out: set[int] = set()
-    for at in range(0, len(nodes), min(BATCH, link.history_limit)):
-        part = nodes[at : at + min(BATCH, link.history_limit)]
+    for part in _batches(nodes, min(BATCH, link.history_limit)):
         if total < MOST_IN_ALL:
-            await _fetch(link, part, known - slack_ns, end_ns)
+            await _fetch(link, part, min(each.start_ns for each in part), end_ns)
         else:
             left_out |= {each.place for each in part}
         total += sum(len(each.values) for each in part)
     until = level.source_ns or {}
     news: list[News] = []
     for each in nodes:
-        since_ns, until_ns = before.last_ns[each.place], until.get(each.place, math.inf)
+        since_ns = max(before.last_ns[each.place], each.start_ns)
+        until_ns = until.get(each.place, math.inf)
         said = [one for one in each.values if one.source_ns is not None and since_ns < one.source_ns < until_ns]
         found = await group.understood([(each.place, one) for one in said], types)
         if each.continuation and found:
@@ -105,7 +104,12 @@ def _samples(
 
 async def _with_history(link: Link, group: BoundGroup, before: Memory) -> list[Past]:
     """The nodes that were known before and say that their history may be read."""
-    known = [Past(place, node) for place, node in group.nodes if place in before.last_ns]
+    slack_ns = int((2 * (group.settings.subscribe or 0.0) + link.settings.timeout) * 1e9)
+    known = [
+        Past(place, node, before.heard_until_ns(place) - slack_ns)
+        for place, node in group.nodes
+        if place in before.last_ns
+    ]
     if not known:
         return []
     levels = await link.read([each.node for each in known], AttributeIds.AccessLevel)
@@ -114,6 +118,17 @@ async def _with_history(link: Link, group: BoundGroup, before: Memory) -> list[P
         for each, level in zip(known, levels, strict=True)
         if isinstance(level.raw, int) and not is_bad(level.code) and level.raw & _HISTORY_READ
     ]
+
+
+def _batches(nodes: Sequence[Past], size: int) -> Iterator[list[Past]]:
+    """Those of one request have one start: no node is asked from more than twice as far back as it must be."""
+    newest = max((each.start_ns for each in nodes), default=0)
+    alike: dict[int, list[Past]] = {}
+    for each in nodes:
+        alike.setdefault(((newest - each.start_ns) // 1_000_000_000).bit_length(), []).append(each)
+    for _, some in sorted(alike.items()):
+        for at in range(0, len(some), size):
+            yield some[at : at + size]
 
 
 async def _fetch(link: Link, nodes: Sequence[Past], start_ns: int, end_ns: int) -> None:

@@ -31,12 +31,25 @@ class Memory:
 
     last_ns: dict[int, int] = field(default_factory=dict)  # by place: the newest source time
     values: tuple[Value, ...] = ()
+    told_ns: dict[int, int] = field(default_factory=dict)  # by place: when that came, on our monotonic clock
+    heard_ns: int = 0  # when the newest of all came
+
+    def copy(self) -> Memory:
+        """What is remembered now, whatever is kept later."""
+        return Memory(dict(self.last_ns), self.values, dict(self.told_ns), self.heard_ns)
 
     def keep(self, sample: Sample) -> None:
         """Remember what this sample says."""
+        if not sample.history:  # the past says nothing of the others: theirs may still be to come
+            self.heard_ns = sample.at.mono_ns
         if sample.source_ns:
             self.last_ns.update(sample.source_ns)
+            self.told_ns.update(dict.fromkeys(sample.source_ns, self.heard_ns))
         self.values = sample.values
+
+    def heard_until_ns(self, place: int) -> int:
+        """Up to here this tag was heard, by the clock that its own source times are of: they may differ by hours."""
+        return self.last_ns[place] + max(0, self.heard_ns - self.told_ns.get(place, self.heard_ns))
 
 
 class GroupImage:
