@@ -71,6 +71,7 @@ class OpcuaDriver:
         self._past: Iterator[list[Sample]] | None = None
         self._messages: deque[tuple[int, Notification]] = deque()  # one, and what was missing before it
         self._due: dict[str, float] = {}  # by polled group, in the loop's time
+        self._just_polled = False
         self._retry_at = 0.0
         self._silent_at: dict[int, float] = {}  # by subscription: when it will have been silent for too long
 
@@ -99,21 +100,23 @@ class OpcuaDriver:
         while True:
             if self._ready:
                 return self._ready.popleft()
-            if samples := await self._remembered():
-                return samples
-            if samples := await self._notified():
-                return samples
-            loop = asyncio.get_running_loop()
-            now = loop.time()
+            now = asyncio.get_running_loop().time()
             polled = min(self._due, key=self._due.__getitem__, default="")
-            if polled and self._due[polled] <= now:
+            if polled and self._due[polled] <= now and not self._just_polled:  # in turns: neither starves the other
+                self._just_polled = True
                 return [await self._poll(polled, now)]
+            self._just_polled = False
             if self._refused and self._retry_at <= now:
                 self._trying = self._trying or asyncio.create_task(self._try_again())
                 await asyncio.shield(self._trying)  # whoever gives up waiting: an item is not made twice
                 self._trying = None
                 continue
+            if samples := await self._remembered():
+                return samples
+            if samples := await self._notified():
+                return samples
             self._link.check()
+            now = asyncio.get_running_loop().time()
             self._check_silence(now)
             deadlines = [*self._due.values(), *self._silent_at.values(), *([self._retry_at] if self._refused else [])]
             await self._publisher.wait(max(0.0, min(deadlines) - now) if deadlines else None)
@@ -156,8 +159,7 @@ class OpcuaDriver:
             if not group.settings.on_trigger:
                 self._ready.append([sample])
             if group.memory is not None:
-                before = Memory(dict(group.memory.last_ns), group.memory.values)
-                self._gaps.append((group, before, sample))
+                self._gaps.append((group, group.memory.copy(), sample))
             if group.settings.poll is not None:
                 self._due[name] = asyncio.get_running_loop().time() + group.settings.poll
         unknown = words(StatusCodes.BadNodeIdUnknown)
