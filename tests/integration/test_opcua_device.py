@@ -311,6 +311,10 @@ def writable(**types: str) -> dict[str, Any]:
         ("name", "string", "SN1", "SN1"),
         ("big", "uint64", str(2**63), 2**63),
         ("list", "int16[]", [4, 5], [4, 5]),
+        ("valve", "string", "Manual", 2),
+        ("valve", "string", "0", 0),
+        ("valve", "int32", 1, 1),
+        ("label", "string", "Ofen", "LocalizedText(Locale='de', Text='Ofen')"),
     ],
 )
 def test_a_write_is_in_the_nodes_own_type(
@@ -326,13 +330,14 @@ def test_a_write_is_in_the_nodes_own_type(
 
 def test_a_write_that_cannot_be_is_refused_and_the_connection_stays(server: OpcuaServer) -> None:
     async def test() -> None:
-        described = writable(nothing="bool", int16="int16", recipe="object", mode="int32", ack="bool")
+        described = writable(nothing="bool", int16="int16", recipe="object", mode="int32", ack="bool", valve="string")
         async with opened(settings_of(server.url, tags=described)) as driver:
             refusals = {
                 "nothing": (True, "Bad_NodeIdUnknown"),
                 "int16": (70000, "no integer from -32768 to 32767"),
                 "recipe": ({}, "ExtensionObject, which cannot be written"),
                 "mode": (2, "Bad_UserAccessDenied"),
+                "valve": ("Ten", "'Ten' is none of the enumeration's names: Off, Auto, Manual"),
             }
             for tag, (value, why) in refusals.items():
                 with pytest.raises(DeviceRefused, match=why) as refused:

@@ -13,7 +13,7 @@ import asyncua.ua
 import pytest
 from asyncua.ua.ua_binary import struct_to_binary
 
-from edge_agent.errors import DeviceLost, DeviceUnavailable
+from edge_agent.errors import DeviceLost, DeviceRefused, DeviceUnavailable
 from edge_agent.model import Sample
 from edge_agent_drivers.opcua import driver as driver_module
 from edge_agent_drivers.opcua.config import OpcuaSettings
@@ -359,5 +359,63 @@ def test_a_request_cancelled_as_its_answer_comes_is_plainly_cancelled() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await link.ask(answer())
+
+    run(test())
+
+
+def test_a_stream_without_end_and_a_poll_that_is_always_due_take_turns() -> None:
+    async def test() -> None:
+        groups = {
+            "state": {"subscribe": "50ms", "tags": TAGS},
+            "slow": {"poll": "10ms", "tags": {"polled": TAGS["count"]}},
+        }
+        async with plant(groups=groups) as (server, driver):
+            streaming = asyncio.create_task(stream(server))
+            await driver.open()
+            counts = {"state": 0, "slow": 0}
+            for sample in await some(driver, 2):  # the levels
+                assert sample.tagset.group in counts
+            for _ in range(40):
+                (sample,) = await driver.read()
+                counts[sample.tagset.group] += 1
+                await asyncio.sleep(0.015)  # the stream is faster than we are
+            streaming.cancel()
+            assert min(counts.values()) >= 15
+
+    run(test())
+
+
+async def stream(server: Fake) -> None:
+    value = 1.0
+    while True:
+        await server.published(1)
+        server.tell(1, change(value := value + 1.0))
+
+
+def test_a_node_that_refused_a_write_is_asked_for_its_type_anew() -> None:
+    async def test() -> None:
+        tags = {"force": TAGS["force"] | {"write": True}}
+        async with plant(groups={}, tags=tags) as (server, driver):
+            await driver.open()
+            node = "ns=2;s=force"
+            written = []
+
+            def write(request: Any) -> Any:
+                (one,) = request.Parameters.NodesToWrite
+                written.append(one.Value.Value.VariantType)
+                is_float = one.Value.Value.VariantType == ua.VariantType.Float
+                if is_float:
+                    server.values[node] = value_of(one.Value.Value.Value, "Float")
+                answer = ua.WriteResponse()
+                code = ua.StatusCodes.Good if is_float else ua.StatusCodes.BadTypeMismatch
+                answer.Results = [ua.StatusCode(ua.UInt32(code))]
+                return answer
+
+            server.does[ua.WriteRequest] = write
+            with pytest.raises(DeviceRefused, match="Bad_TypeMismatch"):
+                await driver.write("force", 2.5)
+            server.values[node] = value_of(1.0, "Float")  # the program was loaded anew
+            await driver.write("force", 2.5)
+            assert written == [ua.VariantType.Double, ua.VariantType.Float]
 
     run(test())

@@ -68,6 +68,7 @@ NODES: dict[str, tuple[str, Any]] = {
     "small": ("Float", 0.0),
     "big": ("UInt64", 0),
     "list": ("Int16", [1, 2, 3]),
+    "label": ("LocalizedText", "Presse"),
 }
 
 
@@ -225,7 +226,7 @@ class Plant:
         from asyncua import ua
         from asyncua.common.structures104 import new_enum, new_struct, new_struct_field
 
-        await new_enum(self.server, 2, "Mode", ["Off", "Auto", "Manual"])
+        mode = await new_enum(self.server, 2, "Mode", ["Off", "Auto", "Manual"])
         await new_struct(
             self.server,
             2,
@@ -245,6 +246,8 @@ class Plant:
         recipe = ua.Recipe(Number=2**60, Steps=[ua.Step(Name="press", Seconds=0.1), ua.Step(Name="hold", Seconds=2.5)])
         await self.folder.add_variable(ua.NodeId("recipe", 2), "recipe", recipe)
         await self.folder.add_variable(ua.NodeId("mode", 2), "mode", ua.Mode.Auto)
+        valve = await self.folder.add_variable(ua.NodeId("valve", 2), "valve", ua.Mode.Auto, datatype=mode.nodeid)
+        await valve.set_writable()
 
     async def add(self, name: str, kind: str, value: Any) -> Any:
         from asyncua import ua

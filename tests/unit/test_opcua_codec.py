@@ -432,6 +432,14 @@ def test_an_answer_of_more_objects_than_are_sane_is_malformed() -> None:
             b.Reader(bytes([0x80 | code]) + int32s(b.MAX_OBJECTS + 1) + bytes(b.MAX_OBJECTS + 1)).variant()
 
 
+def test_a_notification_of_more_items_than_are_sane_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_ELEMENTS", 10)
+    item = struct.pack("<IBBd", 7, 1, b.DOUBLE, 1.5)
+    assert len(answers._items(int32s(10) + item * 10)) == 10
+    with pytest.raises(b.Malformed, match=r"a notification of 11 items$"):
+        answers._items(int32s(11) + item * 11)
+
+
 @pytest.mark.parametrize("ticks", [1, b.FIRST_TICKS - 1, b.LAST_TICKS + 1, 2_650_467_743_990_000_000, 2**63 - 1])
 def test_a_time_that_fits_in_no_record_is_none(ticks: int) -> None:
     assert b.ticks_to_ns(ticks) is None

@@ -13,8 +13,9 @@ import binascii
 import math
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any
 
 from asyncua import ua
@@ -46,13 +47,17 @@ _RANGES = {b.SBYTE: (8, True), b.BYTE: (8, False), b.INT16: (16, True), b.UINT16
 }  # fmt: skip
 
 
+Names = Mapping[int, str] | None
+"""What an enumeration calls its values."""
+
+
 class Writer:
     """Writes the tags of one connection."""
 
     def __init__(self, link: Link, types: TypeBook) -> None:
         self._link = link
         self._types = types
-        self._kinds: dict[ua.NodeId, int] = {}  # the built-in type of each node that was written
+        self._kinds: dict[ua.NodeId, tuple[int, Names]] = {}  # of each node that was written, and its values' names
 
     async def write(self, name: str, tag: OpcuaTag, value: Value) -> None:
         """Raises DeviceLost, DeviceRefused, ValueNotKept."""
@@ -61,10 +66,14 @@ class Writer:
             what = f"{name}: the server has no namespace {tag.name.namespace}"
             raise self._refusal(what, f"its namespaces are {', '.join(self._link.namespaces[1:6])}")
         try:
-            kind = self._kinds.get(node) or await self._kind(name, node)
-            raw = encodable(kind, tag.type, value)
+            kind, names = self._kinds.get(node) or await self._kind(name, node, tag)
+            raw = encodable(kind, tag.type, numbered(names, value) if names else value)
+            if kind == b.LOCALIZED_TEXT:
+                raw = in_locale_of((await self._link.read([node]))[0], raw)
+            taker = Taker(tag.type, self._types.structures, names)
+            wanted = plain_of(raw, taker)
             later = await self._write(name, node, kind, raw)
-            await self._read_back(name, node, tag, plain_of(raw, tag, self._types), later)
+            await self._read_back(name, node, taker, wanted, later)
         except ValueError as error:
             raise self._refusal(f"{name}: {error}", "look at the tag's type, and at the node's") from error
         except Refused as error:
@@ -72,7 +81,7 @@ class Writer:
         except ReadingRejected as error:
             raise self._refusal(f"{name}: {error.args[0]}", error.hint) from error
 
-    async def _kind(self, name: str, node: ua.NodeId) -> int:
+    async def _kind(self, name: str, node: ua.NodeId, tag: OpcuaTag) -> tuple[int, Names]:
         (said,) = await self._link.read([node])
         kind = said.type
         if kind == b.NULL:  # no value yet, or none to be read
@@ -82,8 +91,10 @@ class Writer:
                 hint = _HINTS.get(data_type.code, "look at the node on the server")
                 raise self._refusal(f"{name}: its type cannot be read: {why}", hint)
             kind = await self._types.base_of((data_type.raw.namespace, data_type.raw.identifier))
-        self._kinds[node] = kind
-        return kind
+        is_named = kind == b.INT32 and tag.type.startswith("string")
+        (names,) = await self._types.names_of([(node, tag)]) if is_named else [None]
+        self._kinds[node] = kind, names
+        return kind, names
 
     async def _write(self, name: str, node: ua.NodeId, kind: int, raw: b.VariantValue) -> bool:
         """True when the server will do it later."""
@@ -103,8 +114,7 @@ class Writer:
             raise self._refusal(what, _HINTS.get(code, "look at the server's own log"))
         return bool(code == StatusCodes.GoodCompletesAsynchronously)
 
-    async def _read_back(self, name: str, node: ua.NodeId, tag: OpcuaTag, wanted: Value, later: bool) -> None:
-        taker = Taker(tag.type, self._types.structures)
+    async def _read_back(self, name: str, node: ua.NodeId, taker: Taker, wanted: Value, later: bool) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + (self._link.settings.timeout if later else 0.0)
         while True:
@@ -127,9 +137,9 @@ class Writer:
         return DeviceRefused(self._link.device, what, hint=hint)
 
 
-def plain_of(raw: b.VariantValue, tag: OpcuaTag, types: TypeBook) -> Value:
+def plain_of(raw: b.VariantValue, taker: Taker) -> Value:
     """What the server must show then: the value as it went out, in the tag's own form."""
-    shown, why = Taker(tag.type, types.structures).take(b.DataValue(*raw))
+    shown, why = taker.take(b.DataValue(*raw))
     if shown is None and why:
         raise ValueError(why)
     return shown
@@ -148,6 +158,35 @@ def encodable(kind: int, type_name: str, value: Value) -> b.VariantValue:
             raise ValueError(f"{value!r} is no array")
         return b.VariantValue(kind, True, [_raw(kind, each) for each in value])
     return b.VariantValue(kind, False, _raw(kind, value))
+
+
+def numbered(names: Mapping[int, str], value: Value) -> Value:
+    """The number of an enumeration's name; a number stays what it is. Raises ValueError for a name that it lacks."""
+    if isinstance(value, list):
+        return [numbered(names, each) for each in value]
+    if not isinstance(value, str):
+        return value
+    found = [number for number, name in names.items() if name == value]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"the enumeration says {value!r} to several numbers: write one of {found[:5]}")
+    if value.removeprefix("-").isdecimal():
+        return value
+    raise ValueError(f"{value!r} is none of the enumeration's names: {', '.join(list(names.values())[:20])}")
+
+
+def in_locale_of(shown: b.DataValue, raw: b.VariantValue) -> b.VariantValue:
+    """The texts to write, in the locale of those that stand there."""
+
+    def kept(text: Any, before: Any) -> Any:
+        both = isinstance(text, b.LocalizedText) and isinstance(before, b.LocalizedText)
+        return b.LocalizedText(before.locale, text.text) if both else text
+
+    if not raw.is_array:
+        return raw._replace(raw=kept(raw.raw, shown.raw))
+    before = chain(shown.raw if isinstance(shown.raw, list) else [], repeat(None))
+    return raw._replace(raw=[kept(*pair) for pair in zip(raw.raw, before, strict=False)])
 
 
 def _raw(kind: int, value: Any) -> Any:
@@ -235,7 +274,7 @@ def _for_asyncua(kind: int, raw: Any) -> Any:
     if kind == b.DATETIME:
         return ua.win_epoch_to_datetime(raw)
     if kind == b.LOCALIZED_TEXT:
-        return ua.LocalizedText(raw.text)
+        return ua.LocalizedText(raw.text, raw.locale)
     if kind == b.XML:
         return ua.XmlElement(raw)
     return raw
