@@ -40,9 +40,12 @@ def test_an_asked_write_is_carried_out_and_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [DeviceRefused("plc", "is write-protected"), ValueNotKept("plc", "shows 3")])
-def test_a_refused_value_is_the_askers_and_no_loss(tmp_path: Path, error: DriverError) -> None:
+@pytest.mark.parametrize("cadence", list(Cadence))
+def test_a_refused_value_is_the_askers_and_no_loss(tmp_path: Path, error: DriverError, cadence: Cadence) -> None:
     async def main() -> None:
-        async with running(tmp_path) as (item, driver, _line):
+        async with running(tmp_path, cadence=cadence) as (item, driver, line):
+            gaps: list[object] = []
+            line.gap = lambda *told: gaps.append(told)  # type: ignore[method-assign]
             await connected(item)
             driver.refuses["target"] = error
             with pytest.raises(type(error)):
@@ -51,6 +54,10 @@ def test_a_refused_value_is_the_askers_and_no_loss(tmp_path: Path, error: Driver
             await until(lambda: item.status()["samples"] > before + 3)
             assert (item.status()["state"], driver.calls.count("open")) == ("connected", 1)
             assert item.status()["errors"] == {"refused": 1}
+            assert (item.status()["reconnects"], gaps) == (0, [])
+            del driver.refuses["target"]
+            await item.ask_write("target", 12)
+            assert driver.written[-1][:2] == ("target", 12)
 
     asyncio.run(main())
 
