@@ -20,9 +20,10 @@ from edge_agent.cli import main
 from edge_agent.driver import Driver, load_driver
 from edge_agent.errors import DeviceRefused
 from edge_agent.model import Sample
+from edge_agent_drivers.opcua import link
 from edge_agent_drivers.opcua.certificates import load, thumbprint
 from edge_agent_drivers.opcua.pki import Pki, host_name
-from edge_agent_drivers.opcua.security import now
+from edge_agent_drivers.opcua.security import SecureClient, now
 from support.opcua_farm import (
     ACTIVATE_SESSION,
     CREATE_SESSION,
@@ -547,3 +548,54 @@ def test_a_scan_says_what_a_server_offers(plant: Plant, capsys: pytest.CaptureFi
     assert by_url[plant.farm.url("every")]["section"]["security"] == {"policy": "Aes256Sha256RsaPss"}
     assert "security" not in by_url[plant.farm.url("plain")]["section"]
     assert "None; login: anonymous, user and password" in by_url[plant.farm.url("plain")]["what"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("policy", POLICIES)
+def test_many_renewals_of_the_channel_lose_no_value_and_no_write(
+    plant: Plant, pki: Path, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short_lived(url: str, timeout_s: float) -> SecureClient:
+        client = SecureClient(url, timeout_s)
+        client.secure_channel_timeout = 1000
+        return client
+
+    monkeypatch.setattr(link, "SecureClient", short_lived)
+    force = {"node": "ns=2;s=force", "type": "float32", "write": True}
+
+    async def act(line: Middle) -> None:
+        spec = load_driver("opcua")
+        section = {
+            "connection": line.url,
+            "security": {"pki": str(pki), "policy": policy, "mode": "SignAndEncrypt"},
+            "groups": {"all": {"subscribe": "50ms", "queue": 100, "tags": {"force": force}}},
+        }
+        device = spec.create("press", spec.settings().model_validate(section))
+        await device.open()
+        seen: list[Any] = []
+        last = 0.0
+
+        async def listen() -> None:
+            while True:
+                seen.extend(each.values[0] for each in await device.read() if isinstance(each, Sample))
+
+        try:
+            await device.read()  # the level
+            listening = asyncio.create_task(listen())
+            end = asyncio.get_running_loop().time() + 4.0
+            while asyncio.get_running_loop().time() < end:
+                await device.write("force", last + 1.0)
+                last += 1.0
+                await asyncio.sleep(0.005)
+            async with asyncio.timeout(5):
+                while seen[-1:] != [last] and not listening.done():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert not listening.done(), listening.exception()
+            listening.cancel()
+        finally:
+            await device.close()
+        assert seen[seen.index(1.0) :] == [float(number) for number in range(1, int(last) + 1)]
+        assert last > 50
+
+    line = through(plant, "every", act)
+    assert len([chunk for chunk in line.up if chunk[:3] == b"OPN" and b"Policy#None" not in chunk]) >= 5
