@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -37,10 +36,10 @@ class PtyDevice(PtyReader):
         super().unplug()
 
     def _listen(self, master: int) -> None:
-        if not select.select([master], [], [], 0)[0]:
-            return  # a close has flushed it away meanwhile: to read now would block the loop for ever
         try:
             self._asked += os.read(master, 4096)
+        except BlockingIOError:
+            return  # a close has flushed it away meanwhile
         except OSError:  # nobody has the other end open
             asyncio.get_running_loop().remove_reader(master)
             asyncio.get_running_loop().call_later(0.005, self._again, master)

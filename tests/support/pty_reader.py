@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class PtyReader:
     def plug(self) -> None:
         """Appear, as a new terminal under the old name."""
         self._master, slave = pty.openpty()
+        os.set_blocking(self._master, False)  # what was readable may be flushed away before it is read
         self.port.unlink(missing_ok=True)
         self.port.symlink_to(os.ttyname(slave))
         os.close(slave)
@@ -40,7 +42,10 @@ class PtyReader:
         """Write all of it; waits while the terminal's buffer is full."""
         assert self._master is not None
         while data:
-            data = data[os.write(self._master, data) :]
+            try:
+                data = data[os.write(self._master, data) :]
+            except BlockingIOError:
+                select.select([], [self._master], [], 1)
 
     def received(self) -> bytes:
         """What was sent to it, up to now; waits for the first of it, also while nobody has the port open yet."""
@@ -49,6 +54,6 @@ class PtyReader:
         while True:
             try:
                 return os.read(self._master, 4096)
-            except OSError:  # EIO: no slave
+            except OSError:  # EIO: no slave; or nothing is there
                 assert time.monotonic() < deadline_s, "nobody opened the port"
                 time.sleep(0.005)
