@@ -80,10 +80,16 @@ def test_a_name_that_cannot_be_one_is_an_unknown_host() -> None:
         asyncio.run(addresses("a..b", 502))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_nobody_foresaw_is_an_error_where_it_is_waited_for() -> None:
+    with pytest.raises(RuntimeError, match="odd broke off"):
+        asyncio.run(in_thread(lambda: {}["x"], "odd"))
+
+
 def test_what_the_work_gives_or_raises_arrives() -> None:
     def fail() -> None:
-        raise KeyError("x")
+        raise FileNotFoundError("x")
 
     assert asyncio.run(in_thread(lambda: 7, "seven")) == 7
-    with pytest.raises(KeyError):
+    with pytest.raises(FileNotFoundError):
         asyncio.run(in_thread(fail, "fail"))
