@@ -35,6 +35,7 @@ async def test_an_unknown_code_is_a_finding_and_a_dead_letter_until_it_is_known(
             store.append([said("Passed"), said("Failed"), said("Failed"), said("Passed")])
             async with running(store, route, words=words(store, "refuse", Passed="OK")) as mes:
                 await until(lambda: len(watcher.records("finding")) == 1)
+                await until(lambda: len(watcher.records("unit_status")) == 2)
                 await settled(mes, store)
                 assert [one["result"] for one in watcher.records("unit_status")] == ["OK", "OK"]
                 assert {one["SerialNo"] for one in watcher.records("unit_status")} == {"SN1"}
