@@ -394,6 +394,6 @@ def test_reconnecting_leaves_no_descriptor_open(name: str, tmp_path: Path) -> No
                 await rig.reopens()
                 await rig.driver.close()
             await asyncio.sleep(0.05)
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert len(os.listdir("/proc/self/fd")) <= before  # the first close may not have been through when counted
 
     run(battery())
